@@ -1,0 +1,308 @@
+//! Physical memory: one sparse region of guest-physical addresses cut into 4 KiB frames, each with
+//! an owner count.
+//!
+//! The host commits a frame when it is first touched and takes it back on [`Backing::discard`].
+//! Frames are handed out zeroed. A block of 512 frames (2 MiB, aligned) is the unit of contiguity,
+//! so that page tables may use large entries. Neighbours: `mm` owns most frames, `fs` the page
+//! caches, platforms their page tables.
+//!
+//! Invariant: a frame's count drops to zero only after every translation to it was revoked.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU32, AtomicU64, Ordering},
+};
+
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, VolatileSlice};
+
+use crate::platform::{Gpa, PAGE_SHIFT, PAGE_SIZE};
+
+/// Frames in a block.
+pub const BLOCK_FRAMES: usize = 512;
+const WORDS: usize = BLOCK_FRAMES / 64;
+/// Free blocks whose host memory is kept for quick reuse (2 MiB each).
+const WARM_BLOCKS: usize = 16;
+
+/// The host side of the region.
+pub trait Backing: Send + Sync {
+    /// Gives the host memory behind `[gpa, gpa+len)` back; it reads as zero afterwards. Nothing
+    /// maps it in any guest.
+    fn discard(&self, gpa: Gpa, len: u64);
+}
+
+#[derive(Clone)]
+struct Block {
+    /// Bit set: the frame is free.
+    free: [u64; WORDS],
+    /// Bit set: the frame was handed out since the host last zeroed it.
+    dirty: [u64; WORDS],
+    count: usize,
+}
+
+struct Pool {
+    blocks: Vec<Block>,
+    /// Blocks with some free frames, most recently used last; may hold stale entries.
+    partial: Vec<usize>,
+    /// Entirely free blocks, host memory perhaps still committed.
+    warm: Vec<usize>,
+    /// Entirely free blocks that cost the host nothing.
+    cold: Vec<usize>,
+    free: usize,
+}
+
+/// The VM's physical memory.
+pub struct Frames {
+    memory: Arc<GuestMemoryMmap<()>>,
+    backing: Box<dyn Backing>,
+    base: u64,
+    counts: Vec<AtomicU32>,
+    pool: Mutex<Pool>,
+    peak: AtomicU64,
+}
+
+impl Frames {
+    /// Takes charge of the region `[base, base+len)` of `memory`, both multiples of 2 MiB.
+    #[must_use]
+    pub fn new(
+        memory: Arc<GuestMemoryMmap<()>>,
+        base: Gpa,
+        len: u64,
+        backing: Box<dyn Backing>,
+    ) -> Arc<Frames> {
+        let blocks = usize::try_from(len >> PAGE_SHIFT).unwrap_or(0) / BLOCK_FRAMES;
+        let block = Block { free: [u64::MAX; WORDS], dirty: [0; WORDS], count: BLOCK_FRAMES };
+        let mut counts = Vec::new();
+        counts.resize_with(blocks * BLOCK_FRAMES, || AtomicU32::new(0));
+        Arc::new(Frames {
+            memory,
+            backing,
+            base: base.0,
+            counts,
+            pool: Mutex::new(Pool {
+                blocks: vec![block; blocks],
+                partial: Vec::new(),
+                warm: Vec::new(),
+                cold: (0..blocks).rev().collect(),
+                free: blocks * BLOCK_FRAMES,
+            }),
+            peak: AtomicU64::new(0),
+        })
+    }
+
+    fn pool(&self) -> MutexGuard<'_, Pool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn index(&self, gpa: Gpa) -> usize {
+        usize::try_from((gpa.0 - self.base) >> PAGE_SHIFT).unwrap_or(usize::MAX)
+    }
+    fn gpa(&self, index: usize) -> Gpa {
+        Gpa(self.base + ((index as u64) << PAGE_SHIFT))
+    }
+
+    /// The memory itself, for platforms that map it.
+    #[must_use]
+    pub fn memory(&self) -> &Arc<GuestMemoryMmap<()>> {
+        &self.memory
+    }
+    /// First guest-physical address of the region.
+    #[must_use]
+    pub fn base(&self) -> Gpa {
+        Gpa(self.base)
+    }
+    /// Frames in all.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.counts.len()
+    }
+    /// Frames not handed out.
+    #[must_use]
+    pub fn free(&self) -> usize {
+        self.pool().free
+    }
+    /// Most frames that were ever handed out at once.
+    #[must_use]
+    pub fn peak(&self) -> u64 {
+        self.peak.load(Ordering::Relaxed)
+    }
+
+    /// A zeroed frame, or `None` when memory is exhausted.
+    #[must_use]
+    pub fn alloc(self: &Arc<Self>) -> Option<Frame> {
+        let (index, dirty) = {
+            let mut pool = self.pool();
+            let block = loop {
+                match pool.partial.last().copied() {
+                    Some(b) if pool.blocks[b].count > 0 && pool.blocks[b].count < BLOCK_FRAMES => {
+                        break b;
+                    }
+                    Some(_) => {
+                        pool.partial.pop();
+                    }
+                    None => {
+                        let b = pool.warm.pop().or_else(|| pool.cold.pop())?;
+                        pool.partial.push(b);
+                        break b;
+                    }
+                }
+            };
+            let entry = &mut pool.blocks[block];
+            let word = entry.free.iter().position(|w| *w != 0)?;
+            let bit = entry.free[word].trailing_zeros();
+            entry.free[word] &= !(1 << bit);
+            let dirty = entry.dirty[word] & (1 << bit) != 0;
+            entry.dirty[word] |= 1 << bit;
+            entry.count -= 1;
+            pool.free -= 1;
+            (block * BLOCK_FRAMES + word * 64 + bit as usize, dirty)
+        };
+        self.counts[index].store(1, Ordering::Relaxed);
+        self.note_peak();
+        let gpa = self.gpa(index);
+        if dirty {
+            self.zero(gpa, 1);
+        }
+        Some(Frame { frames: self.clone(), gpa })
+    }
+
+    /// An aligned run of [`BLOCK_FRAMES`] zeroed frames, each counted once and owned by the caller
+    /// (see [`Frame::from_gpa`]).
+    #[must_use]
+    pub fn alloc_block(self: &Arc<Self>) -> Option<Gpa> {
+        let (block, dirty) = {
+            let mut pool = self.pool();
+            let block = pool.cold.pop().or_else(|| pool.warm.pop())?;
+            let entry = &mut pool.blocks[block];
+            let dirty = entry.dirty;
+            *entry = Block { free: [0; WORDS], dirty: [u64::MAX; WORDS], count: 0 };
+            pool.free -= BLOCK_FRAMES;
+            (block, dirty)
+        };
+        let first = block * BLOCK_FRAMES;
+        for count in &self.counts[first..first + BLOCK_FRAMES] {
+            count.store(1, Ordering::Relaxed);
+        }
+        for (i, word) in dirty.iter().enumerate() {
+            for bit in (0..64).filter(|bit| word & (1 << bit) != 0) {
+                self.zero(self.gpa(first + i * 64 + bit), 1);
+            }
+        }
+        self.note_peak();
+        Some(self.gpa(first))
+    }
+
+    fn note_peak(&self) {
+        let used = (self.counts.len() - self.pool().free) as u64;
+        self.peak.fetch_max(used, Ordering::Relaxed);
+    }
+
+    fn zero(&self, gpa: Gpa, pages: usize) {
+        const ZERO: [u8; 4096] = [0; 4096];
+        for page in 0..pages as u64 {
+            // The region is one mapping that lives as long as `memory`: this cannot fail.
+            let _ = self.memory.write_slice(&ZERO, GuestAddress(gpa.0 + page * PAGE_SIZE));
+        }
+    }
+
+    /// One more owner of the frame at `gpa`, which the caller knows to be owned.
+    pub fn retain(&self, gpa: Gpa) {
+        self.counts[self.index(gpa)].fetch_add(1, Ordering::Relaxed);
+    }
+    /// One owner less; the last one frees the frame.
+    pub fn release(&self, gpa: Gpa) {
+        let index = self.index(gpa);
+        let before = self.counts[index].fetch_sub(1, Ordering::AcqRel);
+        debug_assert!(before > 0, "frame {gpa:?} released twice");
+        if before == 1 {
+            self.free_frame(index);
+        }
+    }
+    /// Owners of the frame at `gpa`.
+    #[must_use]
+    pub fn owners(&self, gpa: Gpa) -> u32 {
+        self.counts[self.index(gpa)].load(Ordering::Acquire)
+    }
+
+    fn free_frame(&self, index: usize) {
+        let (block, bit) = (index / BLOCK_FRAMES, index % BLOCK_FRAMES);
+        let mut pool = self.pool();
+        let entry = &mut pool.blocks[block];
+        entry.free[bit / 64] |= 1 << (bit % 64);
+        entry.count += 1;
+        let count = entry.count;
+        pool.free += 1;
+        if count == 1 {
+            pool.partial.push(block);
+        }
+        if count < BLOCK_FRAMES {
+            return;
+        }
+        pool.partial.retain(|b| *b != block);
+        if pool.warm.len() < WARM_BLOCKS {
+            pool.warm.push(block);
+            return;
+        }
+        // Discarded under the lock: nobody may be handed the block while the host drops it.
+        pool.blocks[block].dirty = [0; WORDS];
+        self.backing.discard(self.gpa(block * BLOCK_FRAMES), PAGE_SIZE * BLOCK_FRAMES as u64);
+        pool.cold.push(block);
+    }
+
+    /// The frame's bytes, shared with running guests: read once, never twice.
+    ///
+    /// # Panics
+    /// If `gpa` was not handed out by this allocator (our bug).
+    #[must_use]
+    pub fn slice(&self, gpa: Gpa, len: usize) -> VolatileSlice<'_> {
+        self.memory.get_slice(GuestAddress(gpa.0), len).expect("a frame lies inside the region")
+    }
+}
+
+/// An owned reference to one 4 KiB frame; cloning adds an owner.
+pub struct Frame {
+    frames: Arc<Frames>,
+    gpa: Gpa,
+}
+
+impl Frame {
+    /// Where it lies.
+    #[must_use]
+    pub fn gpa(&self) -> Gpa {
+        self.gpa
+    }
+    /// Gives up the handle but not the ownership, to be stored as a bare address.
+    #[must_use]
+    pub fn into_gpa(self) -> Gpa {
+        self.frames.retain(self.gpa);
+        self.gpa
+    }
+    /// Takes back an ownership given up by [`Frame::into_gpa`] or [`Frames::alloc_block`].
+    #[must_use]
+    pub fn from_gpa(frames: &Arc<Frames>, gpa: Gpa) -> Frame {
+        Frame { frames: frames.clone(), gpa }
+    }
+    /// The frame's bytes.
+    #[must_use]
+    pub fn bytes(&self) -> VolatileSlice<'_> {
+        self.frames.slice(self.gpa, 4096)
+    }
+    /// Copies out of the frame; `offset + dst.len()` is at most a page.
+    pub fn read(&self, offset: usize, dst: &mut [u8]) {
+        let _ = self.bytes().read_slice(dst, offset);
+    }
+    /// Copies into the frame; `offset + src.len()` is at most a page.
+    pub fn write(&self, offset: usize, src: &[u8]) {
+        let _ = self.bytes().write_slice(src, offset);
+    }
+}
+
+impl Clone for Frame {
+    fn clone(&self) -> Frame {
+        self.frames.retain(self.gpa);
+        Frame { frames: self.frames.clone(), gpa: self.gpa }
+    }
+}
+impl Drop for Frame {
+    fn drop(&mut self) {
+        self.frames.release(self.gpa);
+    }
+}

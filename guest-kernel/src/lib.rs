@@ -1,0 +1,16 @@
+//! Trapgate's usermode kernel: processes, memory, files, signals and sockets for guests that run on
+//! a platform (KVM or ptrace) the kernel knows only by its traits.
+//!
+//! Principles:
+//! * A handler validates, resolves, tries, or *waits on queues* and is retried. None blocks in place
+//!   or keeps state across a block.
+//! * Guest memory is an allegation: `usermem` is its single door, and everything is copied once.
+//! * Mechanisms know no system-call number and no Linux layout; those live in `linux`.
+//! * Everything hangs off one [`kernel::Kernel`]; no statics.
+#![deny(unsafe_code)]
+
+pub mod error;
+pub mod frames;
+pub mod host;
+pub mod platform;
+pub mod wait;

@@ -1,0 +1,252 @@
+//! What the kernel asks of the machine below it: address spaces and CPUs.
+//!
+//! A platform (`kvm`, `ptrace`) implements these traits; the kernel holds the only copy of
+//! policy (VMAs, frames, who may run) and a platform only makes it so. Neighbours: `mm` drives
+//! [`AddressSpace`], `task::run` drives [`Cpu`].
+//!
+//! Invariants:
+//! * A [`Frame`](crate::frames::Frame) may be reused only after every [`AddressSpace::apply`] that
+//!   removed it from a space has returned.
+//! * Adding or widening a translation is seen by every CPU at its next fault at the latest;
+//!   removing, narrowing or redirecting one is seen by every CPU before `apply` returns.
+
+use std::sync::Arc;
+
+use bitflags::bitflags;
+
+/// Guest-physical address of a byte in the VM's one memory, as handed out by `frames`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Gpa(pub u64);
+
+/// Bytes in a page, the unit of every mapping.
+pub const PAGE_SIZE: u64 = 4096;
+/// log2 of [`PAGE_SIZE`].
+pub const PAGE_SHIFT: u32 = 12;
+/// First address past what a guest may map: 47 bits less the guard page Linux keeps
+/// (`TASK_SIZE_MAX`), so that no SYSCALL can end at a non-canonical return address.
+pub const USER_END: u64 = 0x7fff_ffff_f000;
+/// Lowest address a guest may map (`vm.mmap_min_addr`).
+pub const USER_START: u64 = 0x1_0000;
+
+bitflags! {
+    /// Access a translation grants. `READ` is implied by the others on x86-64.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub struct Prot: u8 {
+        /// Loads.
+        const READ = 1;
+        /// Stores.
+        const WRITE = 2;
+        /// Instruction fetches.
+        const EXEC = 4;
+    }
+}
+
+/// One edit of an address space; addresses and lengths are page-aligned, ranges lie below
+/// [`USER_END`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Edit {
+    /// Translate `[va, va+len)` to the physically contiguous `[gpa, gpa+len)`, replacing what was
+    /// there. `prot` is never empty.
+    Map {
+        /// First guest-virtual byte.
+        va: u64,
+        /// First guest-physical byte.
+        gpa: Gpa,
+        /// Bytes.
+        len: u64,
+        /// Access granted.
+        prot: Prot,
+    },
+    /// Translate nothing in `[va, va+len)`.
+    Unmap {
+        /// First guest-virtual byte.
+        va: u64,
+        /// Bytes.
+        len: u64,
+    },
+    /// Change the access of whatever is translated in `[va, va+len)`; holes stay holes. An empty
+    /// `prot` is an [`Edit::Unmap`].
+    Protect {
+        /// First guest-virtual byte.
+        va: u64,
+        /// Bytes.
+        len: u64,
+        /// Access granted from now on.
+        prot: Prot,
+    },
+}
+
+/// The host could not do what a platform asked of it.
+#[derive(Debug, thiserror::Error)]
+pub enum PlatformError {
+    /// No memory left for page tables or stubs.
+    #[error("out of memory for {0}")]
+    OutOfMemory(&'static str),
+    /// A host operation failed.
+    #[error("{op}: {source}")]
+    Host {
+        /// The operation that failed.
+        op: &'static str,
+        /// Why, as the host words it.
+        source: std::io::Error,
+    },
+    /// The address space's host side is gone (a stub was killed from outside).
+    #[error("the address space's host process is gone")]
+    Gone,
+}
+
+/// A backend: makes address spaces and CPUs.
+pub trait Platform: Send + Sync {
+    /// `kvm` or `ptrace`.
+    fn name(&self) -> &'static str;
+    /// A new space in which nothing is mapped.
+    ///
+    /// # Errors
+    /// [`PlatformError`] when the host refuses the resources.
+    fn new_space(&self) -> Result<Arc<dyn AddressSpace>, PlatformError>;
+    /// A CPU for one guest thread, to be used on the calling host thread only. It starts in
+    /// `space`, with the FPU in its initial state.
+    ///
+    /// # Errors
+    /// [`PlatformError`] when the host refuses the resources.
+    fn new_cpu(&self, space: &Arc<dyn AddressSpace>) -> Result<Box<dyn Cpu>, PlatformError>;
+    /// Bytes of an XSAVE area holding all state a guest may use in standard format
+    /// (`CPUID.0DH.0:EBX` for the features guests see), and the mask of those features (XCR0 bits).
+    fn xsave_layout(&self) -> XsaveLayout;
+    /// Counters for `--stats`: name and value, in display order.
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+    /// Resources now in use that must return to their baseline once guests end: name and count
+    /// (vCPU leases, page-table frames, stub processes...).
+    fn in_use(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+}
+
+/// Shape of the FPU state that [`Cpu::fpu`] returns (SDM vol. 1, 13.4).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct XsaveLayout {
+    /// Bytes, at least 576 (legacy region and header).
+    pub size: usize,
+    /// XCR0 feature bits that may be set in the area's XSTATE_BV.
+    pub features: u64,
+}
+
+/// One guest address space.
+pub trait AddressSpace: Send + Sync + std::any::Any {
+    /// Makes `edits`, in order. On return no CPU of this space can use a translation that an edit
+    /// removed, narrowed or redirected (see the module's invariants).
+    ///
+    /// # Errors
+    /// [`PlatformError`]; the space is then in an unknown state and its process must be killed.
+    fn apply(&self, edits: &[Edit]) -> Result<(), PlatformError>;
+    /// For implementations to find their own type again.
+    fn as_any(&self) -> &dyn std::any::Any;
+}
+
+/// User-visible integer state of a guest thread.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[expect(missing_docs, reason = "the architecture names them")]
+pub struct Registers {
+    pub rax: u64,
+    pub rbx: u64,
+    pub rcx: u64,
+    pub rdx: u64,
+    pub rsi: u64,
+    pub rdi: u64,
+    pub rsp: u64,
+    pub rbp: u64,
+    pub r8: u64,
+    pub r9: u64,
+    pub r10: u64,
+    pub r11: u64,
+    pub r12: u64,
+    pub r13: u64,
+    pub r14: u64,
+    pub r15: u64,
+    pub rip: u64,
+    pub rflags: u64,
+    pub fs_base: u64,
+    pub gs_base: u64,
+}
+
+/// What a faulting access wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// A load.
+    Read,
+    /// A store.
+    Write,
+    /// An instruction fetch.
+    Exec,
+    /// The platform cannot tell (ptrace).
+    Unknown,
+}
+
+/// A hardware exception in guest user code.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fault {
+    /// Architectural vector (SDM vol. 3, table 6-1): 0 #DE, 1 #DB, 3 #BP, 6 #UD, 13 #GP, 14 #PF...
+    pub vector: u8,
+    /// The pushed error code, 0 where there is none or it is unknown.
+    pub error: u64,
+    /// CR2 for #PF, else 0.
+    pub addr: u64,
+    /// For #PF: what the access wanted.
+    pub access: Access,
+}
+
+/// Why [`Cpu::run`] came back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// A SYSCALL instruction. The registers are Linux's at entry: `rax` the number, `rip` after the
+    /// instruction, `rcx`/`r11` as the architecture leaves them.
+    Syscall,
+    /// A hardware exception; `rip` is as the architecture reports it.
+    Fault(Fault),
+    /// [`Kick::kick`], or nothing in particular: look at what is pending and run again.
+    Interrupted,
+}
+
+/// A guest thread's CPU. Lives and dies on one host thread.
+pub trait Cpu {
+    /// Runs guest code from `regs` until something needs the kernel; `regs` is updated. The CPU may
+    /// have had its own copy of them since the last run, but `regs` is the truth.
+    ///
+    /// # Errors
+    /// [`PlatformError::Gone`] when the space was destroyed under us; others are host failures.
+    fn run(&mut self, regs: &mut Registers) -> Result<Exit, PlatformError>;
+    /// Moves to another address space (execve).
+    ///
+    /// # Errors
+    /// [`PlatformError`] when the host refuses the resources.
+    fn switch(&mut self, space: &Arc<dyn AddressSpace>) -> Result<(), PlatformError>;
+    /// The FPU state in XSAVE standard format, [`XsaveLayout::size`] bytes.
+    ///
+    /// # Errors
+    /// [`PlatformError`] when the host fails.
+    fn fpu(&mut self) -> Result<Vec<u8>, PlatformError>;
+    /// Replaces the FPU state; `area` is hostile (it may come from a guest's signal frame): a header
+    /// the hardware would refuse is an `InvalidInput` [`PlatformError::Host`], never a panic. An
+    /// area of 512 bytes is FXSAVE format.
+    ///
+    /// # Errors
+    /// [`PlatformError`] as above; the old state is then kept.
+    fn set_fpu(&mut self, area: &[u8]) -> Result<(), PlatformError>;
+    /// Puts the FPU in its initial state (execve).
+    ///
+    /// # Errors
+    /// [`PlatformError`] when the host fails.
+    fn reset_fpu(&mut self) -> Result<(), PlatformError>;
+    /// A handle with which other threads interrupt [`Cpu::run`].
+    fn kicker(&self) -> Arc<dyn Kick>;
+}
+
+/// Interrupts a CPU from another thread.
+pub trait Kick: Send + Sync {
+    /// Makes the current or next [`Cpu::run`] return [`Exit::Interrupted`] soon. Never lost, may be
+    /// spurious, harmless after the CPU has gone.
+    fn kick(&self);
+}

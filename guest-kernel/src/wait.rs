@@ -1,0 +1,115 @@
+//! Wait queues: how a handler that cannot go on is told to try again.
+//!
+//! A queue holds whoever wants to hear of a change: a task's [`Parker`], or an epoll item. Waking
+//! never transfers anything; a woken task retries its handler and looks for itself. Invariant: a
+//! state change that may let a waiter go on is made *before* [`WaitQueue::wake`].
+
+use std::{
+    sync::{
+        Arc, Condvar, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+/// Someone who wants to hear that a queue was woken.
+pub trait Wake: Send + Sync {
+    /// Called with the queue's lock *not* held; must not block.
+    fn wake(&self);
+}
+
+/// Event source that tasks and epoll items wait on.
+#[derive(Default)]
+pub struct WaitQueue {
+    waiters: Mutex<Vec<Weak<dyn Wake>>>,
+}
+
+impl WaitQueue {
+    /// An empty queue.
+    #[must_use]
+    pub fn new() -> Arc<WaitQueue> {
+        Arc::new(WaitQueue::default())
+    }
+    /// Adds `waiter` until [`WaitQueue::remove`] or its death. Adding twice calls it twice.
+    pub fn add(&self, waiter: &Arc<dyn Wake>) {
+        let mut list = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+        if list.len() >= 32 {
+            list.retain(|w| w.strong_count() > 0);
+        }
+        list.push(Arc::downgrade(waiter));
+    }
+    /// Removes one registration of `waiter`.
+    pub fn remove(&self, waiter: &Arc<dyn Wake>) {
+        let target = Arc::downgrade(waiter);
+        let mut list = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(i) = list.iter().position(|w| Weak::ptr_eq(w, &target)) {
+            list.swap_remove(i);
+        }
+    }
+    /// Wakes everyone registered.
+    pub fn wake(&self) {
+        let list = {
+            let list = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+            if list.is_empty() {
+                return;
+            }
+            list.clone()
+        };
+        for waiter in list {
+            if let Some(waiter) = waiter.upgrade() {
+                waiter.wake();
+            }
+        }
+    }
+}
+
+/// Where one host thread sleeps. A wake-up that comes first is remembered.
+#[derive(Default)]
+pub struct Parker {
+    woken: Mutex<bool>,
+    cond: Condvar,
+    sleeping: AtomicBool,
+}
+
+impl Parker {
+    /// A parker with no wake-up pending.
+    #[must_use]
+    pub fn new() -> Arc<Parker> {
+        Arc::new(Parker::default())
+    }
+    /// Forgets a wake-up that came earlier.
+    pub fn clear(&self) {
+        *self.woken.lock().unwrap_or_else(PoisonError::into_inner) = false;
+    }
+    /// True if a wake-up is pending.
+    pub fn is_woken(&self) -> bool {
+        *self.woken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// Sleeps until woken or for `timeout`; consumes the wake-up. False on time-out.
+    pub fn park(&self, timeout: Option<Duration>) -> bool {
+        let woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
+        self.sleeping.store(true, Ordering::Relaxed);
+        let mut woken = match timeout {
+            None => self.cond.wait_while(woken, |w| !*w).unwrap_or_else(PoisonError::into_inner),
+            Some(t) => {
+                self.cond
+                    .wait_timeout_while(woken, t, |w| !*w)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0
+            }
+        };
+        self.sleeping.store(false, Ordering::Relaxed);
+        std::mem::replace(&mut *woken, false)
+    }
+    /// True while the owner sleeps (for `/proc/PID/stat`).
+    pub fn is_sleeping(&self) -> bool {
+        self.sleeping.load(Ordering::Relaxed)
+    }
+}
+
+impl Wake for Parker {
+    fn wake(&self) {
+        *self.woken.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.cond.notify_one();
+    }
+}

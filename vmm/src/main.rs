@@ -1,0 +1,2 @@
+//! Trapgate command line.
+fn main() {}
