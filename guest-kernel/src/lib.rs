@@ -9,8 +9,19 @@
 //! * Everything hangs off one [`kernel::Kernel`]; no statics.
 #![deny(unsafe_code)]
 
+pub mod call;
+pub mod creds;
 pub mod error;
 pub mod frames;
+pub mod fs;
 pub mod host;
+pub mod kernel;
+pub mod linux;
+pub mod mm;
+pub mod num;
 pub mod platform;
+pub mod signal;
+pub mod task;
+pub mod timer;
+pub mod usermem;
 pub mod wait;

@@ -1,0 +1,112 @@
+//! A system call in flight: its arguments and the little state that survives a retry.
+//!
+//! Neighbours: `linux::table` names handlers, `task::run` drives them. Everything a handler must
+//! remember across a wait lies in [`Call`], never on a stack.
+
+use std::{any::Any, sync::Arc, time::Duration};
+
+use crate::{
+    error::{Errno, Restart, Stop, Wait},
+    fs::fdtable::FdTable,
+    kernel::Kernel,
+    mm::Mm,
+    platform::{Cpu, Registers},
+    task::Task,
+    wait::WaitQueue,
+};
+
+/// One call, from its SYSCALL to its answer.
+pub struct Call {
+    /// The number, from RAX.
+    pub number: u64,
+    /// RDI, RSI, RDX, R10, R8, R9.
+    pub args: [u64; 6],
+    /// How often the handler has been tried before.
+    pub tries: u32,
+    /// Progress of a transfer that blocks half-way (a large write to a pipe), in bytes.
+    pub done: usize,
+    /// The absolute deadline a relative time-out became at the first try (`CLOCK_MONOTONIC`).
+    pub deadline: Option<Duration>,
+    /// A handler's own record (a futex waiter, say); dropped with the call.
+    pub slot: Option<Box<dyn Any + Send>>,
+    /// `CLOCK_MONOTONIC` at entry.
+    pub started: Duration,
+}
+
+impl Call {
+    /// The call that `regs` ask for.
+    #[must_use]
+    pub fn new(regs: &Registers, started: Duration) -> Call {
+        Call {
+            number: regs.rax,
+            args: [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9],
+            tries: 0,
+            done: 0,
+            deadline: None,
+            slot: None,
+            started,
+        }
+    }
+    /// The deadline for a wait of `timeout`, fixed at the first try; `None` waits forever.
+    pub fn deadline_after(&mut self, timeout: Option<Duration>) -> Option<Duration> {
+        if self.deadline.is_none() {
+            self.deadline = timeout.and_then(|t| self.started.checked_add(t));
+        }
+        self.deadline
+    }
+}
+
+/// What a handler gets: the task it works for and the call it answers. Only handlers that replace
+/// the whole register file (clone, execve, rt_sigreturn) touch `regs` or `cpu`.
+pub struct Cx<'a> {
+    /// The calling thread.
+    pub task: &'a Arc<Task>,
+    /// The call.
+    pub call: &'a mut Call,
+    /// The thread's registers as at entry (RIP after the SYSCALL).
+    pub regs: &'a mut Registers,
+    /// The thread's CPU.
+    pub cpu: &'a mut dyn Cpu,
+}
+
+impl Cx<'_> {
+    /// The kernel.
+    #[must_use]
+    pub fn kernel(&self) -> &Arc<Kernel> {
+        &self.task.kernel
+    }
+    /// The caller's memory.
+    #[must_use]
+    pub fn mm(&self) -> Arc<Mm> {
+        self.task.mm()
+    }
+    /// The caller's descriptors.
+    #[must_use]
+    pub fn files(&self) -> Arc<FdTable> {
+        self.task.files()
+    }
+    /// `CLOCK_MONOTONIC`.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.task.kernel.now()
+    }
+    /// Turns a non-blocking attempt's EAGAIN into a wait on `queue`, unless `nonblock`.
+    ///
+    /// # Errors
+    /// The attempt's errno, or the wait.
+    pub fn block<T>(
+        &self,
+        attempt: Result<T, Errno>,
+        nonblock: bool,
+        queue: Option<Arc<WaitQueue>>,
+    ) -> Result<T, Stop> {
+        match (attempt, queue) {
+            (Err(Errno::EAGAIN), Some(queue)) if !nonblock => {
+                let wait =
+                    Wait { queues: vec![queue], deadline: None, restart: Restart::IfSaRestart };
+                Err(Stop::Wait(wait))
+            }
+            (result, _) => result.map_err(Stop::Errno),
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Open file descriptions: what a descriptor refers to, and the operations a kind of file has.
+//!
+//! Operations never block: one that cannot go on returns EAGAIN, and the handler either passes that
+//! on (O_NONBLOCK) or waits on the file's queue and is retried.
+
+use std::{
+    any::Any,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use super::buf::{Sink, Source};
+pub use super::flags::{OpenFlags, Ready};
+use crate::{
+    call::Cx, error::Errno, error::Stop, error::SysResult, mm::object::MemObject, wait::WaitQueue,
+};
+
+/// What kinds of file implement; defaults refuse as Linux does for a file without the operation.
+pub trait FileOps: Send + Sync + Any {
+    /// read(2) at the file's own position; EAGAIN when it would block.
+    ///
+    /// # Errors
+    /// As read(2).
+    fn read(&self, _file: &OpenFile, _dst: &mut Sink<'_>) -> Result<usize, Errno> {
+        Err(Errno::EINVAL)
+    }
+    /// write(2) at the file's own position; EAGAIN when it would block. A short count means that
+    /// the rest would block.
+    ///
+    /// # Errors
+    /// As write(2); EPIPE makes the handler raise SIGPIPE.
+    fn write(&self, _file: &OpenFile, _src: &mut Source<'_>) -> Result<usize, Errno> {
+        Err(Errno::EINVAL)
+    }
+    /// pread(2).
+    ///
+    /// # Errors
+    /// As pread(2); ESPIPE for files without a position.
+    fn read_at(&self, _file: &OpenFile, _dst: &mut Sink<'_>, _offset: u64) -> Result<usize, Errno> {
+        Err(Errno::ESPIPE)
+    }
+    /// pwrite(2).
+    ///
+    /// # Errors
+    /// As pwrite(2); ESPIPE for files without a position.
+    fn write_at(
+        &self,
+        _file: &OpenFile,
+        _src: &mut Source<'_>,
+        _offset: u64,
+    ) -> Result<usize, Errno> {
+        Err(Errno::ESPIPE)
+    }
+    /// lseek(2), all of SEEK_*; the new position.
+    ///
+    /// # Errors
+    /// As lseek(2).
+    fn seek(&self, _file: &OpenFile, _offset: i64, _whence: u32) -> Result<u64, Errno> {
+        Err(Errno::ESPIPE)
+    }
+    /// What an operation would find now.
+    fn poll(&self, _file: &OpenFile) -> Ready {
+        Ready::IN | Ready::OUT | Ready::RDNORM | Ready::WRNORM
+    }
+    /// Woken whenever [`FileOps::poll`]'s answer may have changed; `None` for files always ready.
+    fn queue(&self) -> Option<Arc<WaitQueue>> {
+        None
+    }
+    /// ioctl(2) beyond what every file has (FIONBIO, FIOCLEX, …).
+    ///
+    /// # Errors
+    /// ENOTTY when the command is not for this kind of file.
+    fn ioctl(&self, _cx: &mut Cx<'_>, _file: &OpenFile, _command: u32, _arg: u64) -> SysResult {
+        Err(Stop::Errno(Errno::ENOTTY))
+    }
+    /// The object mmap(2) maps.
+    ///
+    /// # Errors
+    /// ENODEV for files that cannot be mapped.
+    fn object(&self) -> Result<Arc<dyn MemObject>, Errno> {
+        Err(Errno::ENODEV)
+    }
+    /// The last descriptor of this description was closed.
+    fn release(&self, _file: &OpenFile) {}
+    /// The flags set by F_SETFL or FIONBIO changed.
+    fn flags_changed(&self, _file: &OpenFile) {}
+    /// For kinds to find their own type again.
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// An open file description (open(2), NOTES).
+pub struct OpenFile {
+    /// The kind's operations.
+    pub ops: Arc<dyn FileOps>,
+    flags: AtomicU32,
+    /// File position, held during a read or write as Linux does for regular files.
+    pub position: Mutex<u64>,
+}
+
+impl OpenFile {
+    /// A new description.
+    #[must_use]
+    pub fn new(ops: Arc<dyn FileOps>, flags: OpenFlags) -> Arc<OpenFile> {
+        let kept = flags
+            - (OpenFlags::CREAT
+                | OpenFlags::EXCL
+                | OpenFlags::NOCTTY
+                | OpenFlags::TRUNC
+                | OpenFlags::CLOEXEC);
+        Arc::new(OpenFile { ops, flags: AtomicU32::new(kept.bits()), position: Mutex::new(0) })
+    }
+    /// Status flags and access mode.
+    #[must_use]
+    pub fn flags(&self) -> OpenFlags {
+        OpenFlags::from_bits_retain(self.flags.load(Ordering::Relaxed))
+    }
+    /// Replaces the flags that F_SETFL may change.
+    pub fn set_flags(&self, flags: OpenFlags) {
+        self.flags.store(flags.bits(), Ordering::Relaxed);
+        self.ops.flags_changed(self);
+    }
+    /// O_NONBLOCK is set.
+    #[must_use]
+    pub fn nonblock(&self) -> bool {
+        self.flags().contains(OpenFlags::NONBLOCK)
+    }
+    /// Open for reading.
+    #[must_use]
+    pub fn readable(&self) -> bool {
+        let flags = self.flags();
+        !flags.contains(OpenFlags::PATH) && !flags.contains(OpenFlags::WRONLY)
+    }
+    /// Open for writing.
+    #[must_use]
+    pub fn writable(&self) -> bool {
+        let flags = self.flags();
+        !flags.contains(OpenFlags::PATH) && flags.intersects(OpenFlags::WRONLY | OpenFlags::RDWR)
+    }
+    /// Runs `body` with the position locked.
+    pub fn with_position<T>(&self, body: impl FnOnce(&mut u64) -> T) -> T {
+        body(&mut self.position.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+    /// The kind's own type.
+    #[must_use]
+    pub fn downcast<T: 'static>(&self) -> Option<&T> {
+        self.ops.as_any().downcast_ref::<T>()
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        let ops = self.ops.clone();
+        ops.release(self);
+    }
+}

@@ -1,0 +1,48 @@
+//! Flag sets of open(2) and poll(2), with their x86-64 values.
+#![expect(missing_docs, reason = "open(2) and poll(2) name the flags")]
+
+use bitflags::bitflags;
+
+bitflags! {
+    /// open(2) flags, x86-64 values.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct OpenFlags: u32 {
+        const WRONLY = 0o1;
+        const RDWR = 0o2;
+        const CREAT = 0o100;
+        const EXCL = 0o200;
+        const NOCTTY = 0o400;
+        const TRUNC = 0o1000;
+        const APPEND = 0o2000;
+        const NONBLOCK = 0o4000;
+        const DSYNC = 0o10000;
+        const ASYNC = 0o20000;
+        const DIRECT = 0o40000;
+        const LARGEFILE = 0o100000;
+        const DIRECTORY = 0o200000;
+        const NOFOLLOW = 0o400000;
+        const NOATIME = 0o1000000;
+        const CLOEXEC = 0o2000000;
+        const SYNC = 0o4010000;
+        const PATH = 0o10000000;
+        const TMPFILE = 0o20200000;
+    }
+}
+
+bitflags! {
+    /// Readiness, with the values of poll(2) and epoll(7).
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct Ready: u32 {
+        const IN = 1;
+        const PRI = 2;
+        const OUT = 4;
+        const ERR = 8;
+        const HUP = 0x10;
+        const NVAL = 0x20;
+        const RDNORM = 0x40;
+        const RDBAND = 0x80;
+        const WRNORM = 0x100;
+        const WRBAND = 0x200;
+        const RDHUP = 0x2000;
+    }
+}

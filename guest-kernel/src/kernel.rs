@@ -1,0 +1,99 @@
+//! The root of all kernel state: everything a VM is hangs off one [`Kernel`].
+//!
+//! Nothing lives in a static, so that several VMs share a process and a snapshot has one root to
+//! walk. Lock order is written in `guest-kernel/README.md`.
+
+use std::{
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::{
+    frames::Frames, host::Host, linux::stats::Stats, platform::Platform, task::table::TaskTable,
+    timer::Timers,
+};
+
+/// What a VM is made of and with.
+pub struct Parts {
+    /// The backend.
+    pub platform: Arc<dyn Platform>,
+    /// The host.
+    pub host: Arc<dyn Host>,
+    /// Physical memory.
+    pub frames: Arc<Frames>,
+    /// Settings.
+    pub config: Config,
+}
+
+/// Settings that do not change while a VM lives.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// uname(2) nodename at start.
+    pub hostname: String,
+    /// CPUs guests see, at least 1.
+    pub cpus: usize,
+    /// Bytes of memory guests may use (`--mem`).
+    pub memory: u64,
+}
+
+/// Watches system calls (`--strace`).
+pub trait Tracer: Send + Sync {
+    /// A call ended; `result` is RAX as the program will see it, `None` if the call never returns
+    /// or is about to be interrupted by a signal handler.
+    fn call(&self, task: &crate::task::Task, call: &crate::call::Call, result: Option<u64>);
+    /// A signal was delivered to a handler, or ended or stopped the task.
+    fn signal(&self, task: &crate::task::Task, text: &str);
+    /// A task ended.
+    fn exit(&self, task: &crate::task::Task, text: &str);
+}
+
+/// One VM's kernel.
+pub struct Kernel {
+    /// The backend.
+    pub platform: Arc<dyn Platform>,
+    /// The host.
+    pub host: Arc<dyn Host>,
+    /// Physical memory.
+    pub frames: Arc<Frames>,
+    /// Settings.
+    pub config: Config,
+    /// All tasks.
+    pub tasks: TaskTable,
+    /// Kernel timers.
+    pub timers: Arc<Timers>,
+    /// Counters for `--stats`.
+    pub stats: Stats,
+    /// The `--strace` sink.
+    pub tracer: OnceLock<Box<dyn Tracer>>,
+    next_id: AtomicU64,
+}
+
+impl Kernel {
+    /// Boots a kernel with no task.
+    #[must_use]
+    pub fn new(parts: Parts) -> Arc<Kernel> {
+        Arc::new_cyclic(|_weak: &Weak<Kernel>| Kernel {
+            timers: Timers::new(parts.host.clone()),
+            platform: parts.platform,
+            host: parts.host,
+            frames: parts.frames,
+            config: parts.config,
+            tasks: TaskTable::default(),
+            stats: Stats::default(),
+            tracer: OnceLock::new(),
+            next_id: AtomicU64::new(1),
+        })
+    }
+    /// A number no other kernel object has (device numbers, memory objects, address spaces).
+    pub fn fresh_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+    /// `CLOCK_MONOTONIC`.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.host.monotonic()
+    }
+}

@@ -1,0 +1,9 @@
+//! The Linux x86-64 personality: numbers, layouts, handlers, signal frames, ELF.
+//!
+//! The only place that knows a system-call number or a Linux struct layout; the mechanisms beside it
+//! (`task`, `mm`, `fs`, …) know neither.
+
+pub mod rows;
+pub mod stats;
+pub mod sys;
+pub mod table;

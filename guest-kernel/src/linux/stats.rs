@@ -1,0 +1,63 @@
+//! Counters behind `--stats`.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::table::NUMBERS;
+use crate::num::Word;
+
+/// One call's counters.
+#[derive(Default)]
+pub struct CallStat {
+    /// Calls made.
+    pub calls: AtomicU64,
+    /// Calls that returned an errno.
+    pub errors: AtomicU64,
+    /// Nanoseconds in handlers, waits excluded.
+    pub nanos: AtomicU64,
+}
+
+/// The VM's counters.
+pub struct Stats {
+    calls: Vec<CallStat>,
+    /// Calls with no row at all.
+    pub unknown: AtomicU64,
+    /// Page faults that reached the kernel.
+    pub faults: AtomicU64,
+    /// Of those, copies on write.
+    pub cow: AtomicU64,
+    /// Signals delivered to handlers.
+    pub signals: AtomicU64,
+}
+
+impl Default for Stats {
+    fn default() -> Stats {
+        let mut calls = Vec::new();
+        calls.resize_with(NUMBERS, CallStat::default);
+        Stats {
+            calls,
+            unknown: AtomicU64::new(0),
+            faults: AtomicU64::new(0),
+            cow: AtomicU64::new(0),
+            signals: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Stats {
+    /// Counts one finished call.
+    pub fn count(&self, number: u64, error: bool, spent: Duration) {
+        let Some(stat) = self.calls.get(number.size()) else {
+            self.unknown.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        stat.calls.fetch_add(1, Ordering::Relaxed);
+        stat.errors.fetch_add(u64::from(error), Ordering::Relaxed);
+        let nanos = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX);
+        stat.nanos.fetch_add(nanos, Ordering::Relaxed);
+    }
+    /// Counters by call number.
+    pub fn calls(&self) -> impl Iterator<Item = (u64, &CallStat)> {
+        (0u64..).zip(self.calls.iter())
+    }
+}

@@ -1,0 +1,203 @@
+//! The one table of system calls: number, name, arguments, handler, support and caveat.
+//!
+//! Everything that speaks of a call derives from its [`Row`]: dispatch, `trapgate syscalls`, strace
+//! decoding, the fuzzer's descriptions. Rows stand in one file per man-page family under `rows/`.
+
+use crate::{call::Cx, error::SysResult, num::Word};
+
+/// How much of Linux's behaviour a call has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Support {
+    /// What the man page says.
+    Full,
+    /// Works, with the caveat named.
+    Partial,
+    /// Accepted and without effect, or always refused as Linux may refuse it.
+    Stub,
+    /// ENOSYS.
+    Absent,
+}
+
+/// What an argument is, for decoding and generation. `usize` fields are argument indices.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// Signed decimal.
+    Int,
+    /// Unsigned decimal.
+    Uint,
+    /// Hexadecimal.
+    Hex,
+    /// Octal mode.
+    Mode,
+    /// File descriptor.
+    Fd,
+    /// Directory descriptor or AT_FDCWD.
+    DirFd,
+    /// NUL-terminated path.
+    Path,
+    /// NUL-terminated string.
+    Str,
+    /// NULL-terminated array of strings.
+    StrArray,
+    /// Bytes the call reads; its length is argument `.0`.
+    In(usize),
+    /// Bytes the call writes; at most argument `.0`, in fact the result.
+    Out(usize),
+    /// iovec array of argument `.0` entries that the call reads / writes.
+    IovIn(usize),
+    /// See `IovIn`.
+    IovOut(usize),
+    /// Length in bytes.
+    Size,
+    /// Guest address.
+    Addr,
+    /// Signal number.
+    Signal,
+    /// Process or thread id.
+    Pid,
+    /// Flags, by the name of their set in `linux::flags` (`"open"`, `"mmap_prot"`, …).
+    Flags(&'static str),
+    /// A value with names, by the name of their set (`"ioctl"`, `"fcntl"`, `"seek"`, …).
+    Enum(&'static str),
+    /// Structure the call reads, by name (`"timespec"`, `"sockaddr"`, …).
+    StructIn(&'static str),
+    /// Structure the call writes, by name.
+    StructOut(&'static str),
+}
+
+/// An argument's name and kind.
+pub type Arg = (&'static str, Kind);
+
+/// Decodes and runs a call.
+pub type Handler = fn(&mut Cx<'_>, &[u64; 6]) -> SysResult;
+
+/// One system call.
+#[derive(Clone, Copy)]
+pub struct Row {
+    /// The x86-64 number.
+    pub number: u64,
+    /// Its name.
+    pub name: &'static str,
+    /// Its arguments, at most six.
+    pub args: &'static [Arg],
+    /// Its handler.
+    pub handler: Handler,
+    /// How much of it there is.
+    pub support: Support,
+    /// What differs from Linux; empty when Full.
+    pub caveat: &'static str,
+}
+
+/// A typed argument, decoded from a register as Linux decodes it (an `int` is the low half).
+pub trait FromWord {
+    /// Decodes.
+    fn from_word(word: u64) -> Self;
+}
+impl FromWord for u64 {
+    fn from_word(word: u64) -> u64 {
+        word
+    }
+}
+impl FromWord for i64 {
+    fn from_word(word: u64) -> i64 {
+        word.cast_signed()
+    }
+}
+impl FromWord for usize {
+    fn from_word(word: u64) -> usize {
+        word.size()
+    }
+}
+impl FromWord for u32 {
+    fn from_word(word: u64) -> u32 {
+        word.low_u32()
+    }
+}
+impl FromWord for i32 {
+    fn from_word(word: u64) -> i32 {
+        word.low_i32()
+    }
+}
+
+/// A handler function of zero to six typed arguments after the context.
+pub trait Typed<A> {
+    /// Decodes the words and calls.
+    fn invoke(self, cx: &mut Cx<'_>, words: &[u64; 6]) -> SysResult;
+}
+macro_rules! typed {
+    ($($arg:ident = $index:literal),*) => {
+        impl<F, $($arg: FromWord),*> Typed<($($arg,)*)> for F
+        where F: Fn(&mut Cx<'_>, $($arg),*) -> SysResult {
+            fn invoke(self, cx: &mut Cx<'_>, _words: &[u64; 6]) -> SysResult {
+                self(cx, $($arg::from_word(_words[$index])),*)
+            }
+        }
+    };
+}
+typed!();
+typed!(A = 0);
+typed!(A = 0, B = 1);
+typed!(A = 0, B = 1, C = 2);
+typed!(A = 0, B = 1, C = 2, D = 3);
+typed!(A = 0, B = 1, C = 2, D = 3, E = 4);
+typed!(A = 0, B = 1, C = 2, D = 3, E = 4, G = 5);
+
+/// Builds one [`Row`]: `row!(0, read(fd: Fd, buf: Out(2), count: Size) => file::read, Full)`, with a
+/// caveat string after the support level unless Full.
+#[macro_export]
+macro_rules! row {
+    ($number:literal, $name:ident ( $($arg:ident : $kind:expr),* $(,)? ) => $handler:path, $support:ident) => {
+        $crate::row!($number, $name($($arg: $kind),*) => $handler, $support, "")
+    };
+    ($number:literal, $name:ident ( $($arg:ident : $kind:expr),* $(,)? ) => $handler:path, $support:ident, $caveat:literal) => {
+        $crate::linux::table::Row {
+            number: $number,
+            name: stringify!($name),
+            args: {
+                #[allow(unused_imports, reason = "rows without arguments")]
+                use $crate::linux::table::Kind::*;
+                &[$((stringify!($arg), $kind)),*]
+            },
+            handler: |cx, words| $crate::linux::table::Typed::invoke($handler, cx, words),
+            support: $crate::linux::table::Support::$support,
+            caveat: $caveat,
+        }
+    };
+}
+
+/// One past the highest number the index holds.
+pub const NUMBERS: usize = 512;
+
+/// The rows by number.
+pub struct Table {
+    rows: [Option<&'static Row>; NUMBERS],
+}
+
+impl Table {
+    /// Collects every family's rows.
+    #[must_use]
+    pub fn new() -> Table {
+        let mut rows = [None; NUMBERS];
+        for row in super::rows::FAMILIES.iter().copied().flatten() {
+            let slot = &mut rows[row.number.size()];
+            debug_assert!(slot.is_none(), "two rows for call {}", row.number);
+            *slot = Some(row);
+        }
+        Table { rows }
+    }
+    /// The row of `number`, if the call exists here.
+    #[must_use]
+    pub fn get(&self, number: u64) -> Option<&'static Row> {
+        self.rows.get(number.size()).copied().flatten()
+    }
+    /// All rows in order of their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = &'static Row> {
+        self.rows.iter().copied().flatten()
+    }
+}
+
+impl Default for Table {
+    fn default() -> Table {
+        Table::new()
+    }
+}

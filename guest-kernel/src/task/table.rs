@@ -1,0 +1,5 @@
+//! All tasks of a VM by id.
+
+/// The pid table.
+#[derive(Default)]
+pub struct TaskTable {}
