@@ -10,7 +10,7 @@
 //! * Adding or widening a translation is seen by every CPU at its next fault at the latest;
 //!   removing, narrowing or redirecting one is seen by every CPU before `apply` returns.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use bitflags::bitflags;
 
@@ -110,6 +110,11 @@ pub trait Platform: Send + Sync {
     /// # Errors
     /// [`PlatformError`] when the host refuses the resources.
     fn new_cpu(&self, space: &Arc<dyn AddressSpace>) -> Result<Box<dyn Cpu>, PlatformError>;
+    /// Addresses below [`USER_END`] that the platform keeps for itself in every space: the kernel
+    /// places nothing there and refuses a guest that asks for them. Page-aligned, may be empty.
+    fn reserved(&self) -> Range<u64> {
+        USER_END..USER_END
+    }
     /// Bytes of an XSAVE area holding all state a guest may use in standard format
     /// (`CPUID.0DH.0:EBX` for the features guests see), and the mask of those features (XCR0 bits).
     fn xsave_layout(&self) -> XsaveLayout;
