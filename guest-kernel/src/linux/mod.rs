@@ -3,7 +3,9 @@
 //! The only place that knows a system-call number or a Linux struct layout; the mechanisms beside it
 //! (`task`, `mm`, `fs`, …) know neither.
 
+pub mod flags;
 pub mod rows;
 pub mod stats;
+pub mod strace;
 pub mod sys;
 pub mod table;

@@ -1,0 +1,126 @@
+//! The command line: one definition from which parsing, `--help`, shell completions and the man
+//! page all come.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::units::{self, Bind, EnvVar};
+
+/// Runs Linux programs in a KVM micro-VM that has no guest Linux.
+#[derive(Parser, Debug)]
+#[command(name = "trapgate", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Subcommands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Run a program in a micro-VM
+    Run(Box<RunArgs>),
+    /// Tell what this host offers, which backend will be used and why, and what to fix
+    Doctor(DoctorArgs),
+    /// List the system calls, how much of each is supported, and what differs from Linux
+    Syscalls(SyscallsArgs),
+    /// Print shell completions
+    Completions {
+        /// The shell to complete for
+        shell: clap_complete::Shell,
+    },
+    /// Print the man page (troff)
+    Man,
+}
+
+/// Which platform runs the guest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Backend {
+    /// KVM where it works, else ptrace
+    Auto,
+    /// A KVM virtual machine
+    Kvm,
+    /// Traced host processes
+    Ptrace,
+}
+
+/// How `--stats` reports.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum StatsFormat {
+    /// A table on standard error
+    Text,
+    /// One JSON object on standard error
+    Json,
+}
+
+/// `trapgate run`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Exit status: the program's own; 128+N if signal N ended it; 124 on --timeout; 125 if trapgate \
+itself failed; 126 if the program cannot be executed; 127 if it is not found.\n\n\
+Examples:\n  trapgate run -- bash\n  trapgate run --bind \"$PWD\":/src:ro --cwd /src -- make -n\n  \
+trapgate run --backend ptrace --strace=trace.txt -- ls /")]
+pub struct RunArgs {
+    /// Where the guest runs
+    #[arg(long, value_enum, default_value = "auto")]
+    pub backend: Backend,
+    /// Host directory that becomes the guest's /; writes stay in memory
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
+    /// Make host SRC visible at DST; writes reach the host unless :ro
+    #[arg(long, value_name = "SRC:DST[:ro]", value_parser = units::bind)]
+    pub bind: Vec<Bind>,
+    /// Mount an empty tmpfs at DST
+    #[arg(long, value_name = "DST", value_parser = units::guest_path)]
+    pub tmpfs: Vec<PathBuf>,
+    /// Set a variable, or pass the host's K on; without any, PATH, HOME, TERM, LANG and the like
+    /// are passed on
+    #[arg(long, value_name = "K=V", value_parser = units::env)]
+    pub env: Vec<EnvVar>,
+    /// Working directory in the guest [default: the current one if it exists there, else /]
+    #[arg(long, value_name = "DIR", value_parser = units::guest_path)]
+    pub cwd: Option<PathBuf>,
+    /// Run as this user instead of root
+    #[arg(long, value_name = "UID[:GID]", value_parser = units::user)]
+    pub user: Option<(u32, u32)>,
+    /// Host name the guest sees
+    #[arg(long, value_name = "H", default_value = "trapgate")]
+    pub hostname: String,
+    /// Memory the guest may use, e.g. 512M or 4G [default: half of the host's, at most 4G]
+    #[arg(long, value_name = "SIZE", value_parser = units::size)]
+    pub mem: Option<u64>,
+    /// CPUs the guest sees [default: the host's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub vcpus: Option<u16>,
+    /// End the guest after this long, e.g. 10s or 2m (exit status 124)
+    #[arg(long, value_name = "DUR", value_parser = units::duration)]
+    pub timeout: Option<Duration>,
+    /// Report counters on standard error at the end
+    #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true,
+          default_missing_value = "text")]
+    pub stats: Option<StatsFormat>,
+    /// Trace system calls to standard error or FILE
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true,
+          default_missing_value = "-")]
+    pub strace: Option<PathBuf>,
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
+    pub program: Vec<std::ffi::OsString>,
+}
+
+/// `trapgate doctor`.
+#[derive(Args, Debug)]
+pub struct DoctorArgs {
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `trapgate syscalls`.
+#[derive(Args, Debug)]
+pub struct SyscallsArgs {
+    /// Print a JSON array
+    #[arg(long)]
+    pub json: bool,
+}
