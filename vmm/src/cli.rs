@@ -105,7 +105,12 @@ pub struct RunArgs {
           default_missing_value = "-")]
     pub strace: Option<PathBuf>,
     /// The program and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "PROGRAM"
+    )]
     pub program: Vec<std::ffi::OsString>,
 }
 

@@ -1,7 +1,13 @@
 //! The monitor: platforms under the usermode kernel, guest RAM, console, CLI.
 #![deny(unsafe_code)]
 
+pub mod cli;
+pub mod events;
+pub mod exit;
 #[allow(unsafe_code, reason = "maps guest RAM")]
 pub mod memory;
 #[allow(unsafe_code, reason = "talks to KVM and ptrace")]
 pub mod platform;
+pub mod syscalls;
+pub mod terminal;
+pub mod units;

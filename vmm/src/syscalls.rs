@@ -44,13 +44,8 @@ fn print(json: bool, out: &mut impl Write) -> std::io::Result<()> {
     }
     writeln!(out, "{:>4}  {:24} {:8} CAVEAT", "NR", "NAME", "SUPPORT")?;
     for row in table.iter() {
-        let line = format!(
-            "{:>4}  {:24} {:8} {}",
-            row.number,
-            row.name,
-            level(row.support),
-            row.caveat
-        );
+        let line =
+            format!("{:>4}  {:24} {:8} {}", row.number, row.name, level(row.support), row.caveat);
         writeln!(out, "{}", line.trim_end())?;
     }
     let count = |support| table.iter().filter(|row| row.support == support).count();
