@@ -1,6 +1,10 @@
 //! Address spaces: VMAs, the pages behind them, faults, copy on write.
 
+pub mod batch;
 pub mod object;
+pub mod pagemap;
+pub mod store;
+pub mod vma;
 
 use std::sync::Arc;
 
@@ -44,6 +48,8 @@ impl Mm {
     pub fn space(&self) -> &Arc<dyn AddressSpace> {
         &self.space
     }
+    /// Takes pages `[first, last)` of object `id` out of this space.
+    pub fn invalidate(&self, _id: u64, _first: u64, _last: u64) {}
     /// Resolves a page fault of the guest, or says what signal it is.
     ///
     /// # Errors

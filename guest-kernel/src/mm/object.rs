@@ -28,6 +28,11 @@ pub trait MemObject: Send + Sync + Any {
     fn resident(&self, index: u64) -> Option<Frame>;
     /// Fills up to `count` pages from `index` in one go (read-ahead); a hint.
     fn prefetch(&self, _index: u64, _count: u64) {}
+    /// Stores through a shared mapping must be announced by [`MemObject::page`] with `write` first
+    /// (dirty tracking). Objects without a backing file need not know.
+    fn tracks_writes(&self) -> bool {
+        true
+    }
     /// Writes pages `[first, last)` back to where they come from (msync).
     fn sync(&self, _first: u64, _last: u64) {}
     /// Who maps it, so that truncation can revoke (`Mappers::invalidate`).
@@ -56,5 +61,12 @@ impl Mappers {
     pub fn list(&self) -> Vec<Arc<super::Mm>> {
         let spaces = self.spaces.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         spaces.iter().filter_map(std::sync::Weak::upgrade).collect()
+    }
+    /// Takes pages `[first, last)` of object `id` out of every mapping (truncation, hole punching).
+    /// The object has already given them up, and its locks are open.
+    pub fn invalidate(&self, id: u64, first: u64, last: u64) {
+        for mm in self.list() {
+            mm.invalidate(id, first, last);
+        }
     }
 }
