@@ -68,6 +68,8 @@ pub struct Kernel {
     pub stats: Stats,
     /// The `--strace` sink.
     pub tracer: OnceLock<Box<dyn Tracer>>,
+    /// Queued signals per user (RLIMIT_SIGPENDING).
+    pub queued_signals: Arc<crate::signal::queue::Charges>,
     next_id: AtomicU64,
 }
 
@@ -84,6 +86,7 @@ impl Kernel {
             tasks: TaskTable::default(),
             stats: Stats::default(),
             tracer: OnceLock::new(),
+            queued_signals: Arc::default(),
             next_id: AtomicU64::new(1),
         })
     }

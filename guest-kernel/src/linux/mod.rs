@@ -5,6 +5,7 @@
 
 pub mod flags;
 pub mod rows;
+pub mod sigframe;
 pub mod stats;
 pub mod strace;
 pub mod sys;

@@ -1,4 +1,22 @@
 //! Signals: numbers, information, sending. Layouts (siginfo_t, frames) live in `linux`.
+//!
+//! A sender queues ([`send`]) and makes one thread look; that thread, before it enters the guest
+//! again, takes what is deliverable ([`deliver`]) or stops with its process ([`stop`]).
+
+pub mod action;
+pub mod deliver;
+pub mod queue;
+pub mod send;
+pub mod set;
+pub mod state;
+pub mod stop;
+
+pub use self::{
+    deliver::{Delivered, deliver, pending, restore_mask, set_mask, set_temporary_mask},
+    send::{child_info, force, force_fault, send_group, task_gone},
+    set::SigSet,
+    state::{SharedSignals, StateChange, TaskSignals},
+};
 
 /// A signal number, 1 to 64.
 pub type Signal = u8;
@@ -93,5 +111,19 @@ impl SigInfo {
     #[must_use]
     pub fn kernel(signal: Signal) -> SigInfo {
         SigInfo { signal, code: 0x80, errno: 0, fields: SigFields::None }
+    }
+}
+
+/// The name of `signal`, as strace prints it.
+#[must_use]
+pub fn name(signal: Signal) -> String {
+    const NAMES: [&str; 31] = [
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
+        "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
+        "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+    ];
+    match usize::from(signal).checked_sub(1).and_then(|i| NAMES.get(i)) {
+        Some(name) => format!("SIG{name}"),
+        None => format!("SIGRT_{}", signal.saturating_sub(queue::SIGRTMIN)),
     }
 }

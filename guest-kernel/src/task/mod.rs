@@ -13,7 +13,7 @@ use crate::{
     kernel::Kernel,
     mm::Mm,
     platform::Kick,
-    signal::SigInfo,
+    signal::TaskSignals,
     wait::Parker,
 };
 
@@ -32,6 +32,8 @@ pub struct Task {
     pub parker: Arc<Parker>,
     /// Interrupts its CPU once it has one.
     pub kicker: Mutex<Option<Arc<dyn Kick>>>,
+    /// Its mask and its own pending signals.
+    pub signals: TaskSignals,
     mm: Mutex<Arc<Mm>>,
     files: Mutex<Arc<FdTable>>,
     fs: Mutex<Arc<FsContext>>,
@@ -78,6 +80,4 @@ impl Task {
             kicker.kick();
         }
     }
-    /// Sends a thread-directed signal.
-    pub fn send(&self, _info: SigInfo) {}
 }

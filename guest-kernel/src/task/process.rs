@@ -14,6 +14,8 @@ pub struct Process {
     pub pid: Tid,
     /// Woken when a child changes state (wait4).
     pub child_events: Arc<WaitQueue>,
+    /// Dispositions, shared pending signals, stop state.
+    pub signals: crate::signal::SharedSignals,
     /// Resource limits by RLIMIT_* number: soft, hard.
     limits: Mutex<[(u64, u64); 16]>,
     exiting: AtomicBool,
@@ -30,8 +32,31 @@ impl Process {
     pub fn is_exiting(&self) -> bool {
         self.exiting.load(Ordering::Acquire)
     }
-    /// Sends a process-directed signal; any thread that does not block it may take it.
-    pub fn send(&self, _info: crate::signal::SigInfo) {}
+    /// Threads that have not ended, the leader first while it lives.
+    #[must_use]
+    pub fn tasks(&self) -> Vec<Arc<super::Task>> {
+        Vec::new()
+    }
+    /// The process that gets its SIGCHLD.
+    #[must_use]
+    pub fn parent(&self) -> Option<Arc<Process>> {
+        None
+    }
+    /// Process group.
+    #[must_use]
+    pub fn pgid(&self) -> Tid {
+        self.pid
+    }
+    /// Session.
+    #[must_use]
+    pub fn sid(&self) -> Tid {
+        self.pid
+    }
+    /// CPU time of all its threads, ended ones included: user, system.
+    #[must_use]
+    pub fn cpu_time(&self) -> (std::time::Duration, std::time::Duration) {
+        Default::default()
+    }
 }
 
 /// RLIMIT_* numbers (getrlimit(2)).
