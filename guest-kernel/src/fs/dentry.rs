@@ -115,13 +115,7 @@ impl Dentry {
         }
     }
     /// Notes that the entry `name` here became `to_name` in `to` (renameat2(2)).
-    pub fn moved(
-        self: &Arc<Self>,
-        name: &[u8],
-        to: &Arc<Dentry>,
-        to_name: &[u8],
-        exchange: bool,
-    ) {
+    pub fn moved(self: &Arc<Self>, name: &[u8], to: &Arc<Dentry>, to_name: &[u8], exchange: bool) {
         let from_child = self.children().remove(name).and_then(|c| c.upgrade());
         let to_child = to.children().remove(to_name).and_then(|c| c.upgrade());
         let settle = |child: Option<Arc<Dentry>>, dir: &Arc<Dentry>, name: &[u8]| {

@@ -13,6 +13,11 @@ use std::{
 
 use super::buf::{Sink, Source};
 pub use super::flags::{OpenFlags, Ready};
+use super::lock::Owner;
+use super::{
+    dentry::Path,
+    inode::{Actor, Attr, DirEntry},
+};
 use crate::{
     call::Cx, error::Errno, error::Stop, error::SysResult, mm::object::MemObject, wait::WaitQueue,
 };
@@ -82,6 +87,48 @@ pub trait FileOps: Send + Sync + Any {
     fn object(&self) -> Result<Arc<dyn MemObject>, Errno> {
         Err(Errno::ENODEV)
     }
+    /// fstat(2) of a file without a place in the tree (pipe, socket, anonymous inode).
+    ///
+    /// # Errors
+    /// The host's errno.
+    fn attr(&self, _file: &OpenFile) -> Result<Attr, Errno> {
+        Ok(Attr { mode: 0o600, nlink: 1, blksize: 4096, ..Attr::default() })
+    }
+    /// What /proc/PID/fd shows for a file without a place: `pipe:[7]`, `anon_inode:[eventfd]`.
+    fn describe(&self) -> String {
+        "anon_inode:[unknown]".to_owned()
+    }
+    /// Lines of /proc/PID/fdinfo beyond pos, flags, mnt_id and ino.
+    fn fdinfo(&self, _file: &OpenFile) -> String {
+        String::new()
+    }
+    /// getdents64(2): entries after the file's position, which the caller advances.
+    ///
+    /// # Errors
+    /// ENOTDIR for anything but a directory.
+    fn read_dir(
+        &self,
+        _file: &OpenFile,
+        _who: &Actor,
+        _from: u64,
+        _emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
+    ) -> Result<(), Errno> {
+        Err(Errno::ENOTDIR)
+    }
+    /// fsync(2), or fdatasync(2) when `data`.
+    ///
+    /// # Errors
+    /// EINVAL for files that cannot be synchronised.
+    fn sync(&self, _file: &OpenFile, _data: bool) -> Result<(), Errno> {
+        Err(Errno::EINVAL)
+    }
+    /// fallocate(2); the mode bits are Linux's.
+    ///
+    /// # Errors
+    /// As fallocate(2).
+    fn allocate(&self, _file: &OpenFile, _mode: u32, _at: u64, _len: u64) -> Result<(), Errno> {
+        Err(Errno::ENODEV)
+    }
     /// The last descriptor of this description was closed.
     fn release(&self, _file: &OpenFile) {}
     /// The flags set by F_SETFL or FIONBIO changed.
@@ -94,6 +141,8 @@ pub trait FileOps: Send + Sync + Any {
 pub struct OpenFile {
     /// The kind's operations.
     pub ops: Arc<dyn FileOps>,
+    /// Where it was opened; `None` for pipes, sockets and anonymous inodes.
+    pub path: Option<Path>,
     flags: AtomicU32,
     /// File position, held during a read or write as Linux does for regular files.
     pub position: Mutex<u64>,
@@ -103,13 +152,26 @@ impl OpenFile {
     /// A new description.
     #[must_use]
     pub fn new(ops: Arc<dyn FileOps>, flags: OpenFlags) -> Arc<OpenFile> {
+        OpenFile::make(ops, None, flags)
+    }
+    /// A new description of the file at `path`.
+    #[must_use]
+    pub fn at(ops: Arc<dyn FileOps>, path: Path, flags: OpenFlags) -> Arc<OpenFile> {
+        OpenFile::make(ops, Some(path), flags)
+    }
+    fn make(ops: Arc<dyn FileOps>, path: Option<Path>, flags: OpenFlags) -> Arc<OpenFile> {
         let kept = flags
             - (OpenFlags::CREAT
                 | OpenFlags::EXCL
                 | OpenFlags::NOCTTY
                 | OpenFlags::TRUNC
                 | OpenFlags::CLOEXEC);
-        Arc::new(OpenFile { ops, flags: AtomicU32::new(kept.bits()), position: Mutex::new(0) })
+        Arc::new(OpenFile {
+            ops,
+            path,
+            flags: AtomicU32::new(kept.bits()),
+            position: Mutex::new(0),
+        })
     }
     /// Status flags and access mode.
     #[must_use]
@@ -142,6 +204,21 @@ impl OpenFile {
     pub fn with_position<T>(&self, body: impl FnOnce(&mut u64) -> T) -> T {
         body(&mut self.position.lock().unwrap_or_else(PoisonError::into_inner))
     }
+    /// fstat(2).
+    ///
+    /// # Errors
+    /// The host's errno.
+    pub fn attr(&self) -> Result<Attr, Errno> {
+        match &self.path {
+            Some(path) => path.attr(),
+            None => self.ops.attr(self),
+        }
+    }
+    /// Identifies the description while it lives (lock owners).
+    #[must_use]
+    pub fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
     /// The kind's own type.
     #[must_use]
     pub fn downcast<T: 'static>(&self) -> Option<&T> {
@@ -153,5 +230,8 @@ impl Drop for OpenFile {
     fn drop(&mut self) {
         let ops = self.ops.clone();
         ops.release(self);
+        if let Some(path) = &self.path {
+            path.inode().common().locks.release(Owner::File(self.address()));
+        }
     }
 }

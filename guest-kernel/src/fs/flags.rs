@@ -1,5 +1,5 @@
-//! Flag sets of open(2) and poll(2), with their x86-64 values.
-#![expect(missing_docs, reason = "open(2) and poll(2) name the flags")]
+//! Flag sets of open(2), poll(2), mount(2) and openat2(2), with their x86-64 values.
+#![expect(missing_docs, reason = "the man pages name the flags")]
 
 use bitflags::bitflags;
 
@@ -44,5 +44,32 @@ bitflags! {
         const WRNORM = 0x100;
         const WRBAND = 0x200;
         const RDHUP = 0x2000;
+    }
+}
+
+bitflags! {
+    /// Per-mount flags of mount(2), with Linux's MS_* values.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct MountFlags: u32 {
+        const RDONLY = 1;
+        const NOSUID = 2;
+        const NODEV = 4;
+        const NOEXEC = 8;
+        const NOATIME = 1024;
+        const NODIRATIME = 2048;
+        const RELATIME = 1 << 21;
+    }
+}
+
+bitflags! {
+    /// openat2(2) RESOLVE_* flags.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub struct Resolve: u64 {
+        const NO_XDEV = 1;
+        const NO_MAGICLINKS = 2;
+        const NO_SYMLINKS = 4;
+        const BENEATH = 8;
+        const IN_ROOT = 0x10;
+        const CACHED = 0x20;
     }
 }

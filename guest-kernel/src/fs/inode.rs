@@ -255,12 +255,7 @@ pub trait Inode: Send + Sync + Any {
     ///
     /// # Errors
     /// EEXIST, ENOENT if the directory was removed, ENOSPC, EPERM.
-    fn create(
-        &self,
-        _who: &Actor,
-        _name: &[u8],
-        _new: &NewNode,
-    ) -> Result<Arc<dyn Inode>, Errno> {
+    fn create(&self, _who: &Actor, _name: &[u8], _new: &NewNode) -> Result<Arc<dyn Inode>, Errno> {
         Err(Errno::EPERM)
     }
     /// link(2): a further name for `target`, which is of this file system and no directory.

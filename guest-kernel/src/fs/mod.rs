@@ -1,7 +1,16 @@
 //! Files: open file descriptions, descriptors, paths, mounts and file systems.
+//!
+//! `inode` is what a file system implements, `dentry` and `mount` name inodes, `walk` resolves paths,
+//! `perm` decides, `vfs` puts these together for handlers; `file` is what a descriptor refers to.
 
 pub mod buf;
 pub mod context;
+pub mod dentry;
 pub mod fdtable;
 pub mod file;
 pub mod flags;
+pub mod inode;
+pub mod lock;
+pub mod mount;
+pub mod perm;
+pub mod walk;

@@ -5,28 +5,12 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
-use bitflags::bitflags;
-
+pub use super::flags::MountFlags;
 use super::{
     dentry::{Dentry, Path},
     inode::FileSystem,
 };
 use crate::error::Errno;
-
-bitflags! {
-    /// Per-mount flags of mount(2), with Linux's MS_* values.
-    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-    #[expect(missing_docs, reason = "mount(2) names them")]
-    pub struct MountFlags: u32 {
-        const RDONLY = 1;
-        const NOSUID = 2;
-        const NODEV = 4;
-        const NOEXEC = 8;
-        const NOATIME = 1024;
-        const NODIRATIME = 2048;
-        const RELATIME = 1 << 21;
-    }
-}
 
 /// One mounted file system, or a part of it (bind).
 pub struct Mount {
@@ -131,9 +115,7 @@ impl Namespace {
     pub fn detach(&self, mount: &Arc<Mount>, lazy: bool) -> Result<(), Errno> {
         let mut mounts = self.mounts();
         let index = mounts.iter().position(|m| Arc::ptr_eq(m, mount)).ok_or(Errno::EINVAL)?;
-        let below = |m: &Arc<Mount>| {
-            m.mountpoint().is_some_and(|p| Arc::ptr_eq(&p.mount, mount))
-        };
+        let below = |m: &Arc<Mount>| m.mountpoint().is_some_and(|p| Arc::ptr_eq(&p.mount, mount));
         if index == 0 || (!lazy && mounts.iter().any(below)) {
             return Err(Errno::EBUSY);
         }
@@ -141,9 +123,9 @@ impl Namespace {
         let mut next = 0;
         while next < gone.len() {
             let top = gone[next].clone();
-            let (under, kept): (Vec<_>, Vec<_>) = mounts.drain(..).partition(|m| {
-                m.mountpoint().is_some_and(|p| Arc::ptr_eq(&p.mount, &top))
-            });
+            let (under, kept): (Vec<_>, Vec<_>) = mounts
+                .drain(..)
+                .partition(|m| m.mountpoint().is_some_and(|p| Arc::ptr_eq(&p.mount, &top)));
             *mounts = kept;
             gone.extend(under);
             next += 1;

@@ -51,10 +51,7 @@ pub fn owns(creds: &Creds, attr: &Attr) -> bool {
 pub fn may_delete(creds: &Creds, dir: &Attr, victim: &Attr) -> Result<(), Errno> {
     check(creds, dir, WRITE | EXEC)?;
     let sticky = dir.mode & mode::STICKY != 0;
-    if sticky
-        && creds.fsuid != victim.uid
-        && creds.fsuid != dir.uid
-        && !creds.capable(cap::FOWNER)
+    if sticky && creds.fsuid != victim.uid && creds.fsuid != dir.uid && !creds.capable(cap::FOWNER)
     {
         return Err(Errno::EPERM);
     }
@@ -86,8 +83,7 @@ mod tests {
     #[test]
     fn owner_bits_bind_the_owner_alone() {
         let user = Creds::user(1000, 1000);
-        let mut attr =
-            Attr { mode: mode::REG | 0o077, uid: 1000, gid: 1000, ..Attr::default() };
+        let mut attr = Attr { mode: mode::REG | 0o077, uid: 1000, gid: 1000, ..Attr::default() };
         assert_eq!(check(&user, &attr, READ), Err(Errno::EACCES));
         attr.uid = 1;
         assert_eq!(check(&user, &attr, READ | WRITE | EXEC), Ok(()));
