@@ -6,6 +6,7 @@
 pub mod flags;
 pub mod rows;
 pub mod sigframe;
+pub mod siginfo;
 pub mod stats;
 pub mod strace;
 pub mod sys;

@@ -100,7 +100,8 @@ pub fn deliver(
                     let own = task.signals.lock();
                     own.saved.unwrap_or(own.mask)
                 };
-                if sigframe::push(task, regs, cpu, &info, &action, entry, mask).is_err() {
+                let frame = sigframe::Frame { info: &info, action: &action, entry, mask };
+                if sigframe::push(task, regs, cpu, &frame).is_err() {
                     *regs = before;
                     frame_failed(task, signal);
                     continue;
