@@ -1,1 +1,2 @@
 //! The backends: one module each, the same kernel above.
+pub mod ptrace;

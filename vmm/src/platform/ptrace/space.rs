@@ -1,0 +1,191 @@
+//! An address space: its table, its stub process, and when edits reach the latter.
+//!
+//! While no thread of the space runs guest code, edits only queue: the next thread to enter guest
+//! code makes them first, many per stop. While some thread does, `apply` makes them at once, with
+//! the caller's own tracee if it has one in the space, else with the process's *leader*, a thread
+//! that never runs guest code and that anyone may seize. Either way, when `apply` has returned no
+//! guest instruction can use what an edit took away. One lock per space orders all of this.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+
+use trapgate_kernel::platform::{AddressSpace, Edit, PlatformError};
+
+use super::{
+    layout::{Call, SLOT, SLOT_SIZE},
+    table::Table,
+    tracee::{self, Tracee, host},
+    zygote::{Birth, PidFd},
+};
+use crate::platform::ptrace::Shared;
+
+/// One guest address space.
+pub struct Space {
+    shared: Arc<Shared>,
+    /// Unique among spaces, also past ones.
+    pub id: u64,
+    state: Mutex<State>,
+}
+
+struct State {
+    table: Table,
+    /// Calls the stub process has not made yet, in order.
+    queue: Vec<Call>,
+    /// Made when the first CPU comes.
+    process: Option<Process>,
+    /// Threads that run guest code, or are about to.
+    in_guest: usize,
+    /// The host side failed; nothing may run here any more.
+    broken: bool,
+}
+
+struct Process {
+    birth: Birth,
+    handle: PidFd,
+    /// Workers nobody uses, and whether guest code has run in them.
+    idle: Vec<(i32, bool)>,
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+impl Space {
+    /// An empty space; it costs the host nothing until it gets a CPU.
+    pub fn new(shared: &Arc<Shared>) -> Space {
+        let number = u32::try_from(libc::SYS_mprotect).unwrap_or(u32::MAX);
+        let prot = libc::PROT_READ.cast_unsigned();
+        // The first call of all seals the slot, before any guest code runs.
+        let seal = Call { number, prot, va: SLOT, len: SLOT_SIZE as u64, offset: 0 };
+        let state = State {
+            table: Table::default(),
+            queue: vec![seal],
+            process: None,
+            in_guest: 0,
+            broken: false,
+        };
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        Space { shared: shared.clone(), id, state: Mutex::new(state) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A worker for the calling host thread, stopped, and whether its FPU state is a guest's.
+    pub fn take_worker(&self) -> Result<(Tracee, bool), PlatformError> {
+        let entries = self.shared.entries;
+        let mut state = self.state();
+        let process = match &mut state.process {
+            Some(process) => process,
+            empty => {
+                let birth = self.shared.zygote.take()?;
+                let handle = PidFd::open(birth.pid).map_err(host("pidfd_open"))?;
+                self.shared.processes.fetch_add(1, Ordering::Relaxed);
+                empty.insert(Process { birth, handle, idle: vec![(birth.worker, false)] })
+            }
+        };
+        let (tid, used) = match process.idle.pop() {
+            Some(worker) => worker,
+            None => {
+                let leader = Tracee::seize(process.birth.pid, entries)?;
+                let tid = leader.clone_thread()?;
+                leader.release();
+                (tid, false)
+            }
+        };
+        drop(state);
+        let tracee = Tracee::seize(tid, entries)?;
+        self.shared.threads.fetch_add(1, Ordering::Relaxed);
+        Ok((tracee, used))
+    }
+
+    /// Parks a worker of this space.
+    pub fn return_worker(&self, tracee: &Tracee) {
+        self.shared.threads.fetch_sub(1, Ordering::Relaxed);
+        let alive = tracee.release();
+        if let Some(process) = &mut self.state().process
+            && alive
+        {
+            process.idle.push((tracee.tid, true));
+        }
+    }
+
+    /// Before `tracee` runs guest code: all edits are made, and later ones know of it.
+    pub fn enter(&self, tracee: &Tracee) -> Result<(), PlatformError> {
+        let mut state = self.state();
+        if state.broken {
+            return Err(PlatformError::Gone);
+        }
+        if !state.queue.is_empty() {
+            self.flush(&mut state, tracee)?;
+        }
+        state.in_guest += 1;
+        Ok(())
+    }
+
+    /// After it has stopped.
+    pub fn leave(&self) {
+        self.state().in_guest -= 1;
+    }
+
+    fn flush(&self, state: &mut State, tracee: &Tracee) -> Result<(), PlatformError> {
+        let Some(process) = &state.process else { return Ok(()) };
+        self.shared.batches.fetch_add(1, Ordering::Relaxed);
+        self.shared.calls.fetch_add(state.queue.len() as u64, Ordering::Relaxed);
+        let done = tracee.batch(&self.shared.slots, process.birth.slot, &state.queue);
+        state.queue.clear();
+        state.broken |= done.is_err();
+        done
+    }
+
+    /// Marks the space unusable: its process was seen to be gone.
+    pub fn set_broken(&self) {
+        self.state().broken = true;
+    }
+    /// The stub process, if there is one.
+    pub fn pid(&self) -> Option<i32> {
+        self.state().process.as_ref().map(|p| p.birth.pid)
+    }
+}
+
+impl AddressSpace for Space {
+    fn apply(&self, edits: &[Edit]) -> Result<(), PlatformError> {
+        let mut state = self.state();
+        let State { table, queue, .. } = &mut *state;
+        for edit in edits {
+            table.edit(edit, queue).ok_or_else(|| PlatformError::Host {
+                op: "an edit outside guest memory",
+                source: std::io::ErrorKind::InvalidInput.into(),
+            })?;
+        }
+        if state.broken {
+            return Err(PlatformError::Gone);
+        }
+        if state.in_guest == 0 || state.queue.is_empty() {
+            return Ok(());
+        }
+        if let Some(own) = tracee::owned(self.id) {
+            return self.flush(&mut state, &own);
+        }
+        let Some(process) = &state.process else { return Ok(()) };
+        let leader = Tracee::seize(process.birth.pid, self.shared.entries)?;
+        let done = self.flush(&mut state, &leader);
+        leader.release();
+        done
+    }
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
+impl Drop for Space {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(process) = state.process.take() {
+            process.handle.kill();
+            self.shared.slots.give_back(process.birth.slot);
+            self.shared.processes.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
