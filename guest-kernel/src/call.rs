@@ -7,11 +7,11 @@ use std::{any::Any, sync::Arc, time::Duration};
 
 use crate::{
     error::{Errno, Restart, Stop, Wait},
-    fs::fdtable::FdTable,
+    fs::{fdtable::FdTable, file::OpenFile},
     kernel::Kernel,
     mm::Mm,
     platform::{Cpu, Registers},
-    task::Task,
+    task::{Task, process::rlimit},
     wait::WaitQueue,
 };
 
@@ -89,6 +89,14 @@ impl Cx<'_> {
     #[must_use]
     pub fn now(&self) -> Duration {
         self.task.kernel.now()
+    }
+    /// Puts `file` at the caller's lowest free descriptor.
+    ///
+    /// # Errors
+    /// EMFILE.
+    pub fn install(&self, file: Arc<OpenFile>, cloexec: bool) -> Result<i32, Errno> {
+        let limit = self.task.process.limit(rlimit::NOFILE);
+        self.files().install(file, cloexec, 0, limit)
     }
     /// Turns a non-blocking attempt's EAGAIN into a wait on `queue`, unless `nonblock`.
     ///

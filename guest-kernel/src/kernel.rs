@@ -70,6 +70,8 @@ pub struct Kernel {
     pub tracer: OnceLock<Box<dyn Tracer>>,
     /// Queued signals per user (RLIMIT_SIGPENDING).
     pub queued_signals: Arc<crate::signal::queue::Charges>,
+    /// Serialises epoll_ctl(2) on sets within sets.
+    pub epoll_nesting: crate::epoll::NestingLock,
     next_id: AtomicU64,
 }
 
@@ -87,6 +89,7 @@ impl Kernel {
             stats: Stats::default(),
             tracer: OnceLock::new(),
             queued_signals: Arc::default(),
+            epoll_nesting: Default::default(),
             next_id: AtomicU64::new(1),
         })
     }

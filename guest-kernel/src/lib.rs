@@ -11,7 +11,9 @@
 
 pub mod call;
 pub mod creds;
+pub mod epoll;
 pub mod error;
+pub mod eventfd;
 pub mod frames;
 pub mod fs;
 pub mod host;
@@ -19,6 +21,7 @@ pub mod kernel;
 pub mod linux;
 pub mod mm;
 pub mod num;
+pub mod pipe;
 pub mod platform;
 pub mod signal;
 pub mod task;

@@ -12,10 +12,16 @@ use std::{
     time::Duration,
 };
 
+use crate::fs::flags::Ready;
+
 /// Someone who wants to hear that a queue was woken.
 pub trait Wake: Send + Sync {
     /// Called with the queue's lock *not* held; must not block.
     fn wake(&self);
+    /// As [`Wake::wake`], told what became ready, for waiters that want only some events.
+    fn wake_for(&self, _ready: Ready) {
+        self.wake();
+    }
 }
 
 /// Event source that tasks and epoll items wait on.
@@ -48,17 +54,26 @@ impl WaitQueue {
     }
     /// Wakes everyone registered.
     pub fn wake(&self) {
-        let list = {
+        self.wake_for(Ready::all());
+    }
+    /// Wakes everyone registered, saying what became ready.
+    pub fn wake_for(&self, ready: Ready) {
+        // Nearly every queue has one waiter or none: those cost no allocation.
+        let mut first: [Option<Arc<dyn Wake>>; 4] = Default::default();
+        let mut rest = Vec::new();
+        {
             let list = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
             if list.is_empty() {
                 return;
             }
-            list.clone()
-        };
-        for waiter in list {
-            if let Some(waiter) = waiter.upgrade() {
-                waiter.wake();
+            let mut live = list.iter().filter_map(Weak::upgrade);
+            for (slot, waiter) in first.iter_mut().zip(&mut live) {
+                *slot = Some(waiter);
             }
+            rest.extend(live);
+        }
+        for waiter in first.into_iter().flatten().chain(rest) {
+            waiter.wake_for(ready);
         }
     }
 }

@@ -109,6 +109,12 @@ impl FdTable {
         entry.cloexec = cloexec;
         Ok(())
     }
+    /// One past the highest descriptor the table has room for without growing, in Linux's steps of
+    /// 64; select(2) looks no further.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.slots().len().max(1).next_multiple_of(64)
+    }
     /// A copy with its own slots (fork).
     #[must_use]
     pub fn duplicate(&self) -> Arc<FdTable> {
