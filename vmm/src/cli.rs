@@ -25,6 +25,8 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// List the system calls, how much of each is supported, and what differs from Linux
     Syscalls(SyscallsArgs),
+    /// Compare native, kvm and ptrace on small loops, interleaved
+    Bench(BenchArgs),
     /// Print shell completions
     Completions {
         /// The shell to complete for
@@ -32,6 +34,12 @@ pub enum Command {
     },
     /// Print the man page (troff)
     Man,
+    /// The loops that `bench` runs inside and outside the VM
+    #[command(hide = true)]
+    BenchGuest {
+        /// Which loop
+        item: String,
+    },
 }
 
 /// Which platform runs the guest.
@@ -126,6 +134,26 @@ pub struct DoctorArgs {
 #[derive(Args, Debug)]
 pub struct SyscallsArgs {
     /// Print a JSON array
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `trapgate bench`.
+#[derive(Args, Debug)]
+pub struct BenchArgs {
+    /// Rounds to count, after one that warms up
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rounds: u32,
+    /// Only items whose name contains TEXT
+    #[arg(long, value_name = "TEXT")]
+    pub filter: Option<String>,
+    /// Configurations to compare with native
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "kvm,ptrace")]
+    pub on: Vec<String>,
+    /// List the items
+    #[arg(long)]
+    pub list: bool,
+    /// Print one JSON object with every round's figures
     #[arg(long)]
     pub json: bool,
 }

@@ -1,6 +1,7 @@
 //! The monitor: platforms under the usermode kernel, guest RAM, console, CLI.
 #![deny(unsafe_code)]
 
+pub mod bench;
 pub mod cli;
 pub mod events;
 pub mod exit;

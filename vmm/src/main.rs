@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 use trapgate::{
+    bench,
     cli::{Cli, Command},
     exit, syscalls,
 };
@@ -21,6 +22,8 @@ fn main() -> ExitCode {
     let code = match cli.command {
         Command::Run(_) | Command::Doctor(_) => exit::report("not here yet"),
         Command::Syscalls(args) => syscalls::command(&args),
+        Command::Bench(args) => bench::command(&args),
+        Command::BenchGuest { item } => bench::guest_command(&item),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "trapgate", &mut std::io::stdout());
             0
