@@ -9,7 +9,7 @@
 //! Invariant: a frame's count drops to zero only after every translation to it was revoked.
 
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
+    Arc, Mutex, MutexGuard, PoisonError, Weak,
     atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
@@ -28,6 +28,13 @@ pub trait Backing: Send + Sync {
     /// Gives the host memory behind `[gpa, gpa+len)` back; it reads as zero afterwards. Nothing
     /// maps it in any guest.
     fn discard(&self, gpa: Gpa, len: u64);
+}
+
+/// Someone who holds frames that could be had again (a page cache).
+pub trait Shrink: Send + Sync {
+    /// Gives up to `want` frames back; how many. It is called wherever a frame is allocated, so
+    /// it takes only locks that are free now (`try_lock`) and frames that nobody maps.
+    fn shrink(&self, want: usize) -> usize;
 }
 
 #[derive(Clone)]
@@ -58,6 +65,7 @@ pub struct Frames {
     counts: Vec<AtomicU32>,
     pool: Mutex<Pool>,
     peak: AtomicU64,
+    shrinkers: Mutex<Vec<Weak<dyn Shrink>>>,
 }
 
 impl Frames {
@@ -86,6 +94,7 @@ impl Frames {
                 free: blocks * BLOCK_FRAMES,
             }),
             peak: AtomicU64::new(0),
+            shrinkers: Mutex::default(),
         })
     }
 
@@ -125,43 +134,77 @@ impl Frames {
         self.peak.load(Ordering::Relaxed)
     }
 
+    /// Asks `shrinker` for memory when there is none left.
+    pub fn add_shrinker(&self, shrinker: Weak<dyn Shrink>) {
+        self.shrinkers.lock().unwrap_or_else(PoisonError::into_inner).push(shrinker);
+    }
+    /// Has the shrinkers free some frames; true if any did.
+    fn shrink(&self, want: usize) -> bool {
+        let list = self.shrinkers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut freed = 0;
+        for shrinker in list.iter().filter_map(Weak::upgrade) {
+            freed += shrinker.shrink(want - freed);
+            if freed >= want {
+                break;
+            }
+        }
+        freed > 0
+    }
+
     /// A zeroed frame, or `None` when memory is exhausted.
     #[must_use]
     pub fn alloc(self: &Arc<Self>) -> Option<Frame> {
-        let (index, dirty) = {
-            let mut pool = self.pool();
-            let block = loop {
-                match pool.partial.last().copied() {
-                    Some(b) if pool.blocks[b].count > 0 && pool.blocks[b].count < BLOCK_FRAMES => {
-                        break b;
-                    }
-                    Some(_) => {
-                        pool.partial.pop();
-                    }
-                    None => {
-                        let b = pool.warm.pop().or_else(|| pool.cold.pop())?;
-                        pool.partial.push(b);
-                        break b;
-                    }
-                }
-            };
-            let entry = &mut pool.blocks[block];
-            let word = entry.free.iter().position(|w| *w != 0)?;
-            let bit = entry.free[word].trailing_zeros();
-            entry.free[word] &= !(1 << bit);
-            let dirty = entry.dirty[word] & (1 << bit) != 0;
-            entry.dirty[word] |= 1 << bit;
-            entry.count -= 1;
-            pool.free -= 1;
-            (block * BLOCK_FRAMES + word * 64 + bit as usize, dirty)
-        };
-        self.counts[index].store(1, Ordering::Relaxed);
-        self.note_peak();
-        let gpa = self.gpa(index);
+        let (gpa, dirty) = self.take()?;
         if dirty {
             self.zero(gpa, 1);
         }
         Some(Frame { frames: self.clone(), gpa })
+    }
+    /// A frame holding a copy of the one at `from`.
+    #[must_use]
+    pub fn alloc_copy(self: &Arc<Self>, from: Gpa) -> Option<Frame> {
+        let (gpa, _) = self.take()?;
+        let frame = Frame { frames: self.clone(), gpa };
+        self.slice(from, 4096).copy_to_volatile_slice(frame.bytes());
+        Some(frame)
+    }
+    /// A frame counted once, and whether it may hold old bytes.
+    fn take(&self) -> Option<(Gpa, bool)> {
+        let found = self.take_free().or_else(|| {
+            // Others may be quicker than we are to take what was freed.
+            (0..3).find_map(|_| if self.shrink(64) { self.take_free() } else { None })
+        });
+        let (index, dirty) = found?;
+        self.counts[index].store(1, Ordering::Relaxed);
+        Some((self.gpa(index), dirty))
+    }
+    fn take_free(&self) -> Option<(usize, bool)> {
+        let mut pool = self.pool();
+        let block = loop {
+            match pool.partial.last().copied() {
+                Some(b) if pool.blocks[b].count > 0 && pool.blocks[b].count < BLOCK_FRAMES => {
+                    break b;
+                }
+                Some(_) => {
+                    pool.partial.pop();
+                }
+                None => {
+                    let b = pool.warm.pop().or_else(|| pool.cold.pop())?;
+                    pool.partial.push(b);
+                    break b;
+                }
+            }
+        };
+        let entry = &mut pool.blocks[block];
+        let word = entry.free.iter().position(|w| *w != 0)?;
+        let bit = entry.free[word].trailing_zeros();
+        entry.free[word] &= !(1 << bit);
+        let dirty = entry.dirty[word] & (1 << bit) != 0;
+        entry.dirty[word] |= 1 << bit;
+        entry.count -= 1;
+        pool.free -= 1;
+        self.note_peak(&pool);
+        Some((block * BLOCK_FRAMES + word * 64 + bit as usize, dirty))
     }
 
     /// An aligned run of [`BLOCK_FRAMES`] zeroed frames, each counted once and owned by the caller
@@ -175,6 +218,7 @@ impl Frames {
             let dirty = entry.dirty;
             *entry = Block { free: [0; WORDS], dirty: [u64::MAX; WORDS], count: 0 };
             pool.free -= BLOCK_FRAMES;
+            self.note_peak(&pool);
             (block, dirty)
         };
         let first = block * BLOCK_FRAMES;
@@ -186,12 +230,11 @@ impl Frames {
                 self.zero(self.gpa(first + i * 64 + bit), 1);
             }
         }
-        self.note_peak();
         Some(self.gpa(first))
     }
 
-    fn note_peak(&self) {
-        let used = (self.counts.len() - self.pool().free) as u64;
+    fn note_peak(&self, pool: &Pool) {
+        let used = (self.counts.len() - pool.free) as u64;
         self.peak.fetch_max(used, Ordering::Relaxed);
     }
 
@@ -213,7 +256,22 @@ impl Frames {
         let before = self.counts[index].fetch_sub(1, Ordering::AcqRel);
         debug_assert!(before > 0, "frame {gpa:?} released twice");
         if before == 1 {
-            self.free_frame(index);
+            self.free_frame(&mut self.pool(), index);
+        }
+    }
+    /// [`Frames::release`] for many at once.
+    pub fn release_all(&self, frames: &[Gpa]) {
+        if frames.is_empty() {
+            return;
+        }
+        let mut pool = self.pool();
+        for gpa in frames {
+            let index = self.index(*gpa);
+            let before = self.counts[index].fetch_sub(1, Ordering::AcqRel);
+            debug_assert!(before > 0, "frame {gpa:?} released twice");
+            if before == 1 {
+                self.free_frame(&mut pool, index);
+            }
         }
     }
     /// Owners of the frame at `gpa`.
@@ -222,9 +280,8 @@ impl Frames {
         self.counts[self.index(gpa)].load(Ordering::Acquire)
     }
 
-    fn free_frame(&self, index: usize) {
+    fn free_frame(&self, pool: &mut Pool, index: usize) {
         let (block, bit) = (index / BLOCK_FRAMES, index % BLOCK_FRAMES);
-        let mut pool = self.pool();
         let entry = &mut pool.blocks[block];
         entry.free[bit / 64] |= 1 << (bit % 64);
         entry.count += 1;

@@ -33,6 +33,11 @@ pub trait MemObject: Send + Sync + Any {
     fn tracks_writes(&self) -> bool {
         true
     }
+    /// Makes pages `[first, last)` read as zero and revokes them (MADV_REMOVE); false if the object
+    /// cannot. Called with no address space locked.
+    fn punch(&self, _first: u64, _last: u64) -> bool {
+        false
+    }
     /// Writes pages `[first, last)` back to where they come from (msync).
     fn sync(&self, _first: u64, _last: u64) {}
     /// Who maps it, so that truncation can revoke (`Mappers::invalidate`).

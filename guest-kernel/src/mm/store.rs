@@ -300,6 +300,10 @@ impl MemObject for PageStore {
     fn tracks_writes(&self) -> bool {
         false
     }
+    fn punch(&self, first: u64, last: u64) -> bool {
+        PageStore::punch(self, first << PAGE_SHIFT, (last - first) << PAGE_SHIFT);
+        true
+    }
     fn mappers(&self) -> &Mappers {
         &self.mappers
     }
