@@ -45,5 +45,7 @@ macro_rules! families {
 }
 
 families! {
-    file_open file_io file_seek dirs path rename stat xattr
+    dirs epoll eventfd fcntl file_io file_open file_seek flock memfd mmap mmap_file mprotect
+    mremap path pipe poll rename signalfd splice stat tcp timerfd udp unix_dgram unix_pass
+    unix_stream xattr
 }
