@@ -27,6 +27,10 @@ pub struct Call {
     pub done: usize,
     /// The absolute deadline a relative time-out became at the first try (`CLOCK_MONOTONIC`).
     pub deadline: Option<Duration>,
+    /// A signal handler is about to run and this is the handler's last try: it may return partial
+    /// progress or store what is left of a sleep. If it asks to wait again, `done` is the result
+    /// when it is not 0, else EINTR or a restart by the wait's rule.
+    pub interrupted: bool,
     /// A handler's own record (a futex waiter, say); dropped with the call.
     pub slot: Option<Box<dyn Any + Send>>,
     /// `CLOCK_MONOTONIC` at entry.
@@ -43,6 +47,7 @@ impl Call {
             tries: 0,
             done: 0,
             deadline: None,
+            interrupted: false,
             slot: None,
             started,
         }

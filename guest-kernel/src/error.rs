@@ -81,6 +81,9 @@ pub enum Restart {
     KeepDeadline,
     /// Always EINTR, even when no handler runs.
     Never,
+    /// Signals and stops leave the wait alone; only the task's end breaks it (vfork's parent,
+    /// execve waiting for the other threads to go).
+    Killable,
 }
 
 /// Wait for any of `queues` or the deadline, then retry the handler from the top.

@@ -5,14 +5,18 @@
 
 use std::{
     sync::{
-        Arc, OnceLock, Weak,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use crate::{
-    frames::Frames, host::Host, linux::stats::Stats, platform::Platform, task::table::TaskTable,
+    frames::Frames,
+    host::Host,
+    linux::{stats::Stats, table::Table},
+    platform::Platform,
+    task::table::TaskTable,
     timer::Timers,
 };
 
@@ -37,6 +41,50 @@ pub struct Config {
     pub cpus: usize,
     /// Bytes of memory guests may use (`--mem`).
     pub memory: u64,
+}
+
+/// Names that sethostname(2) and setdomainname(2) change.
+#[derive(Clone, Debug)]
+pub struct Names {
+    /// uname(2) nodename.
+    pub node: Vec<u8>,
+    /// uname(2) domainname.
+    pub domain: Vec<u8>,
+}
+
+/// Host failures and bugs of ours, kept for the monitor.
+#[derive(Default)]
+pub struct Failures {
+    notes: Mutex<Vec<String>>,
+    fatal: OnceLock<String>,
+}
+
+impl Failures {
+    /// Keeps at most this many notes; a guest that provokes one again and again must not fill the
+    /// monitor's memory.
+    const MOST: usize = 64;
+
+    /// Adds a note.
+    pub(crate) fn note(&self, text: &str) {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        if notes.len() < Self::MOST {
+            notes.push(text.to_owned());
+        }
+    }
+    /// Records what ends the VM; the first stands.
+    pub(crate) fn set_fatal(&self, text: &str) {
+        let _ = self.fatal.set(text.to_owned());
+    }
+    /// What ended the VM, if our bug did.
+    #[must_use]
+    pub fn fatal(&self) -> Option<&str> {
+        self.fatal.get().map(String::as_str)
+    }
+    /// What else went wrong; the VM went on.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// Watches system calls (`--strace`).
@@ -64,6 +112,12 @@ pub struct Kernel {
     pub tasks: TaskTable,
     /// Kernel timers.
     pub timers: Arc<Timers>,
+    /// System calls by number.
+    pub table: Table,
+    /// uname(2)'s changeable names.
+    pub names: Mutex<Names>,
+    /// What went wrong on the host's or our side, for the monitor to report.
+    pub failures: Failures,
     /// Counters for `--stats`.
     pub stats: Stats,
     /// The `--strace` sink.
@@ -79,19 +133,27 @@ impl Kernel {
     /// Boots a kernel with no task.
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Kernel> {
-        Arc::new_cyclic(|_weak: &Weak<Kernel>| Kernel {
+        let kernel = Arc::new(Kernel {
             timers: Timers::new(parts.host.clone()),
             platform: parts.platform,
             host: parts.host,
             frames: parts.frames,
-            config: parts.config,
             tasks: TaskTable::default(),
+            table: Table::new(),
+            names: Mutex::new(Names {
+                node: parts.config.hostname.clone().into_bytes(),
+                domain: b"(none)".to_vec(),
+            }),
+            failures: Failures::default(),
             stats: Stats::default(),
             tracer: OnceLock::new(),
+            config: parts.config,
             queued_signals: Arc::default(),
             epoll_nesting: Default::default(),
             next_id: AtomicU64::new(1),
-        })
+        });
+        kernel.populate();
+        kernel
     }
     /// A number no other kernel object has (device numbers, memory objects, address spaces).
     pub fn fresh_id(&self) -> u64 {

@@ -1,1 +1,237 @@
-//! A task's life on its host thread.
+//! A task's life on its host thread: look at what is pending, run guest code, answer why it came
+//! back, until the task ends.
+
+use std::sync::{
+    Arc, PoisonError,
+    atomic::{Ordering, fence},
+};
+
+use super::{RunState, Task, dispatch, exit, status::ExitStatus};
+use crate::{
+    error::Restart,
+    kernel::Kernel,
+    mm::MemFault,
+    platform::{Access, Cpu, Exit, Fault, PlatformError, Registers},
+    signal::{self, Delivered, SigFields, SigInfo, number::*},
+};
+
+/// What a new task's CPU starts with.
+pub struct Start {
+    /// Integer registers.
+    pub regs: Registers,
+    /// FPU state; `None` is the initial state.
+    pub fpu: Option<Vec<u8>>,
+    /// Where the new thread stores its id as its first act (CLONE_CHILD_SETTID); 0 for nowhere.
+    pub set_tid: u64,
+}
+
+/// Whether the task goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Life {
+    Goes,
+    Ends,
+}
+
+/// Starts `task`, which is in the table, on a host thread of its own.
+///
+/// # Errors
+/// The host's refusal; the task has then been taken out of the table again by the caller.
+pub(super) fn launch(task: &Arc<Task>, start: Start) -> std::io::Result<()> {
+    let kernel = task.kernel.clone();
+    kernel.tasks.thread_started();
+    let body = {
+        let (task, kernel) = (task.clone(), kernel.clone());
+        Box::new(move || {
+            kernel.guard("task", || run(&task, start));
+            exit::finish(&task);
+            drop(task);
+            kernel.tasks.thread_ended();
+        })
+    };
+    let result = kernel.host.spawn(&format!("task-{}", task.tid), body);
+    if result.is_err() {
+        kernel.tasks.thread_ended();
+    }
+    result
+}
+
+/// Runs the task until it ends; [`exit::finish`] does the rest.
+fn run(task: &Arc<Task>, start: Start) {
+    let mut cpu = match boot_cpu(task, &start) {
+        Ok(cpu) => cpu,
+        Err(error) => return platform_failed(task, &error),
+    };
+    let mut regs = start.regs;
+    loop {
+        while task.must_exit() || task.signals.busy() {
+            if let Delivered::Exit { .. } = deliver(task, &mut regs, &mut *cpu, None) {
+                return leave(task);
+            }
+        }
+        // Announced before the last look: whoever makes work after it sees that a kick is needed.
+        task.in_guest.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        let result = if task.has_work() { Ok(Exit::Interrupted) } else { cpu.run(&mut regs) };
+        task.in_guest.store(false, Ordering::Relaxed);
+        let life = match result {
+            Ok(Exit::Syscall) => dispatch::syscall(task, &mut regs, &mut *cpu),
+            Ok(Exit::Fault(fault)) => {
+                fault_taken(task, &fault, &regs);
+                Life::Goes
+            }
+            Ok(Exit::Interrupted) => Life::Goes,
+            Err(error) => {
+                platform_failed(task, &error);
+                Life::Ends
+            }
+        };
+        if life == Life::Ends {
+            return leave(task);
+        }
+    }
+}
+
+/// Publishes the thread's CPU time while it is still its own, and drops the way to its CPU.
+fn leave(task: &Task) {
+    task.update_usage();
+    *task.kicker.lock().unwrap_or_else(PoisonError::into_inner) = None;
+}
+
+fn boot_cpu(task: &Arc<Task>, start: &Start) -> Result<Box<dyn Cpu>, PlatformError> {
+    let mm = task.mm();
+    let mut cpu = task.kernel.platform.new_cpu(mm.space())?;
+    *task.kicker.lock().unwrap_or_else(PoisonError::into_inner) = Some(cpu.kicker());
+    if let Some(fpu) = &start.fpu {
+        cpu.set_fpu(fpu)?;
+    }
+    if start.set_tid != 0 {
+        // A bad address is the program's own business, as in Linux (schedule_tail).
+        let _ = mm.write_obj(start.set_tid, &task.tid);
+    }
+    Ok(cpu)
+}
+
+/// A host failure ends the process that it hit, as an unhandled SIGKILL would; other processes go
+/// on. An address space that vanished was killed from outside: nothing to report.
+fn platform_failed(task: &Task, error: &PlatformError) {
+    if !matches!(error, PlatformError::Gone) && !task.must_exit() {
+        task.kernel.note_failure(&format!("process {}: {error}", task.process.pid));
+    }
+    task.process.begin_exit(ExitStatus::Signaled { signal: SIGKILL, core: false });
+}
+
+/// Handles what is pending: the end, stops, signals. `interrupted` is the rule and number of a call
+/// whose wait this ends.
+pub(super) fn deliver(
+    task: &Arc<Task>,
+    regs: &mut Registers,
+    cpu: &mut dyn Cpu,
+    interrupted: Option<(Restart, u64)>,
+) -> Delivered {
+    loop {
+        if task.must_exit() {
+            return Delivered::Exit { signal: SIGKILL, core: false };
+        }
+        match signal::deliver(task, regs, cpu, interrupted) {
+            Delivered::Stopped => {
+                task.set_run_state(RunState::Stopped);
+                task.update_usage();
+                signal::stop::wait(task);
+                task.set_run_state(RunState::Running);
+            }
+            Delivered::Exit { signal, core } => {
+                task.process.begin_exit(ExitStatus::Signaled { signal, core });
+                return Delivered::Exit { signal, core };
+            }
+            other => return other,
+        }
+    }
+}
+
+/// A hardware exception: resolved by the address space, or a signal (Linux's arch/x86 traps).
+fn fault_taken(task: &Arc<Task>, fault: &Fault, regs: &Registers) {
+    const PAGE_FAULT: u8 = 14;
+    if fault.vector != PAGE_FAULT {
+        return signal::force_fault(task, fault, trap_signal(fault, regs));
+    }
+    task.kernel.stats.faults.fetch_add(1, Ordering::Relaxed);
+    task.count_usage(|u| u.minor_faults = u.minor_faults.wrapping_add(1));
+    match task.mm().fault(fault) {
+        Ok(()) => {}
+        Err(MemFault::OutOfMemory) => {
+            task.kernel.note_failure(&format!(
+                "out of guest memory: killed process {} ({})",
+                task.process.pid,
+                String::from_utf8_lossy(&task.name())
+            ));
+            task.process.begin_exit(ExitStatus::Signaled { signal: SIGKILL, core: false });
+        }
+        Err(kind) => {
+            const SEGV_MAPERR: i32 = 1;
+            const SEGV_ACCERR: i32 = 2;
+            const BUS_ADRERR: i32 = 2;
+            let (signal, code) = match kind {
+                MemFault::Bus => (SIGBUS, BUS_ADRERR),
+                MemFault::Protected => (SIGSEGV, SEGV_ACCERR),
+                _ => (SIGSEGV, SEGV_MAPERR),
+            };
+            let fields = SigFields::Fault { addr: fault.addr };
+            signal::force_fault(task, fault, SigInfo { signal, code, errno: 0, fields });
+        }
+    }
+}
+
+/// The signal of an exception other than #PF, with Linux's si_code and si_addr (arch/x86/kernel/
+/// traps.c).
+fn trap_signal(fault: &Fault, regs: &Registers) -> SigInfo {
+    const SI_KERNEL: i32 = 0x80;
+    let at =
+        |signal, code, addr| SigInfo { signal, code, errno: 0, fields: SigFields::Fault { addr } };
+    match fault.vector {
+        0 => at(SIGFPE, 1, regs.rip),       // #DE: FPE_INTDIV
+        1 => at(SIGTRAP, 2, regs.rip),      // #DB: TRAP_TRACE
+        3 => SigInfo::kernel(SIGTRAP),      // #BP
+        6 => at(SIGILL, 2, regs.rip),       // #UD: ILL_ILLOPN
+        16 | 19 => at(SIGFPE, 3, regs.rip), // #MF, #XM: see `fpe_code`
+        17 => at(SIGBUS, 1, 0),             // #AC: BUS_ADRALN
+        12 => SigInfo::kernel(SIGBUS),      // #SS
+        // #OF, #BR, #TS, #NP, #GP and what else there may be.
+        _ => SigInfo {
+            signal: SIGSEGV,
+            code: SI_KERNEL,
+            errno: 0,
+            fields: SigFields::Fault { addr: 0 },
+        },
+    }
+}
+
+impl Kernel {
+    /// Runs `body`; a panic in it is our bug and ends the VM with a report.
+    pub(crate) fn guard(self: &Arc<Kernel>, what: &str, body: impl FnOnce()) {
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+        if let Err(panic) = result {
+            self.fatal(&format!("panic in {what}: {}", panic_text(&*panic)));
+        }
+    }
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
+
+/// The fault a page fault's error code stands for, where a platform gives only that.
+#[must_use]
+pub fn access_of(error: u64) -> Access {
+    if error & 0x10 != 0 {
+        Access::Exec
+    } else if error & 2 != 0 {
+        Access::Write
+    } else {
+        Access::Read
+    }
+}

@@ -1,0 +1,169 @@
+//! The first program, and the end of the VM.
+//!
+//! The VM lives as long as its first program, as a container does; what it leaves running is
+//! killed.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    Task, TaskParts, Tid,
+    process::{Process, rlimit},
+    run::{self, Start},
+    status::ExitStatus,
+    table::{INIT, SUPERVISOR, TaskTable},
+};
+use crate::{
+    error::Errno,
+    kernel::Kernel,
+    platform::Registers,
+    signal::{SharedSignals, SigInfo, number::*},
+};
+
+/// The first program, running.
+pub struct Handle {
+    kernel: Arc<Kernel>,
+    /// Its process.
+    pub process: Arc<Process>,
+}
+
+/// What is in use now, for `--stats`: once the VM has ended, all but the platform's pools are 0.
+#[derive(Clone, Debug)]
+pub struct InUse {
+    /// Named counts, in display order.
+    pub counts: Vec<(&'static str, u64)>,
+}
+
+impl Kernel {
+    /// Puts the phantoms in the table.
+    pub(crate) fn populate(self: &Arc<Kernel>) {
+        let mut tree = self.tasks.tree();
+        for (pid, parent) in [(INIT, 0), (SUPERVISOR, INIT)] {
+            let limits = rlimit::defaults();
+            let phantom = Process::new(self, pid, SharedSignals::new(Arc::default()), limits);
+            TaskTable::adopt_process(&mut tree, &phantom, parent, 0);
+            if let Some(node) = tree.nodes.get_mut(&pid) {
+                (node.pgid, node.sid) = (pid, pid);
+            }
+        }
+    }
+
+    /// Starts the first task with `parts` at `regs`: a group leader in the supervisor's session.
+    ///
+    /// # Errors
+    /// EAGAIN if the host gives no thread or the VM has ended.
+    pub fn start_first(
+        self: &Arc<Kernel>,
+        parts: TaskParts,
+        regs: Registers,
+    ) -> Result<Handle, Errno> {
+        let pid = self.tasks.reserve()?;
+        let process =
+            Process::new(self, pid, SharedSignals::new(Arc::default()), rlimit::defaults());
+        let task = Task::new(&process, pid, parts);
+        {
+            let mut tree = self.tasks.tree();
+            TaskTable::adopt_process(&mut tree, &process, SUPERVISOR, SIGCHLD);
+            if let Some(node) = tree.nodes.get_mut(&pid) {
+                node.pgid = pid;
+                node.execed = true;
+            }
+            TaskTable::adopt_task(&mut tree, &task);
+        }
+        let start = Start { regs, fpu: None, set_tid: 0 };
+        if run::launch(&task, start).is_err() {
+            super::exit::abandon(&task);
+            return Err(Errno::EAGAIN);
+        }
+        Ok(Handle { kernel: self.clone(), process })
+    }
+
+    /// Our bug: ends the VM with a report.
+    pub(crate) fn fatal(&self, report: &str) {
+        self.failures.set_fatal(report);
+        self.kill_all();
+    }
+    /// Something failed on the host's side; the VM goes on.
+    pub(crate) fn note_failure(&self, text: &str) {
+        self.failures.note(text);
+    }
+    /// Ends every process and lets no new one start.
+    pub fn kill_all(&self) {
+        let processes = {
+            let mut tree = self.tasks.tree();
+            tree.closed = true;
+            tree.nodes.values().map(|n| n.process.clone()).collect::<Vec<_>>()
+        };
+        for process in processes {
+            process.begin_exit(ExitStatus::Signaled { signal: SIGKILL, core: false });
+        }
+    }
+    /// Ends the VM: kills what runs, waits until every task's host thread is gone, stops the timer
+    /// thread and empties the table. False if threads are left after `patience`.
+    pub fn shutdown(&self, patience: Duration) -> bool {
+        self.kill_all();
+        let threads = || self.tasks.host_threads() == 0;
+        let gone = self.tasks.wait_until(Some(patience), |_| threads());
+        self.timers.close();
+        let mut tree = self.tasks.tree();
+        let zombies: Vec<Tid> =
+            tree.nodes.iter().filter(|(_, n)| n.zombie.is_some()).map(|(pid, _)| *pid).collect();
+        for pid in zombies {
+            TaskTable::remove(&mut tree, pid);
+        }
+        if gone {
+            // The phantoms own the kernel; without them it is freed with its last handle.
+            let rest = (std::mem::take(&mut tree.nodes), std::mem::take(&mut tree.terminals));
+            drop(tree);
+            drop(rest);
+        }
+        gone
+    }
+    /// What is in use now.
+    #[must_use]
+    pub fn in_use(&self) -> InUse {
+        let used = self.frames.total() - self.frames.free();
+        let files: usize = self
+            .tasks
+            .processes()
+            .iter()
+            .filter_map(|p| p.any_thread())
+            .map(|t| t.files().list().len())
+            .sum();
+        let mut counts = vec![
+            ("tasks", self.tasks.live() as u64),
+            ("zombies", self.tasks.zombies() as u64),
+            ("host threads", self.tasks.host_threads()),
+            ("frames", used as u64),
+            ("descriptors", files as u64),
+        ];
+        counts.extend(self.platform.in_use());
+        InUse { counts }
+    }
+}
+
+impl Handle {
+    /// Sleeps until the first program has ended; `None` if `timeout` passed first.
+    #[must_use]
+    pub fn wait(&self, timeout: Option<Duration>) -> Option<ExitStatus> {
+        let pid = self.process.pid;
+        let ended = self
+            .kernel
+            .tasks
+            .wait_until(timeout, |tree| tree.nodes.get(&pid).is_none_or(|n| n.zombie.is_some()));
+        ended.then(|| self.status()).flatten()
+    }
+    /// How it ended, if it has.
+    #[must_use]
+    pub fn status(&self) -> Option<ExitStatus> {
+        self.process.exit_status()
+    }
+    /// Sends it a signal, as kill(2) from its parent would.
+    pub fn signal(&self, signal: crate::signal::Signal) {
+        self.process.send(SigInfo::kernel(signal));
+    }
+    /// Host threads that run tasks.
+    #[must_use]
+    pub fn threads(&self) -> u64 {
+        self.kernel.tasks.host_threads()
+    }
+}

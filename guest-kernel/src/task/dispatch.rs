@@ -1,0 +1,226 @@
+//! System calls: look the row up, try the handler, wait and retry, decide what an interruption
+//! becomes.
+//!
+//! A wait, in order: register on every queue; try the handler once more (what changed before the
+//! registration is seen by this try, what changes after it wakes the parker); sleep until woken, the
+//! deadline or pending work; repeat. Registrations are always undone.
+//!
+//! When a signal ends a wait, the handler is tried once more with [`Call::interrupted`] set, so that
+//! it may return partial progress or store what is left of a sleep. If it still wants to wait,
+//! progress in [`Call::done`] is the result; else the signal is delivered, and its handler's frame
+//! settles EINTR or a restart by [`Restart`]. If no handler runs, the wait goes on with the same
+//! [`Call`]: deadline and progress are kept.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use super::{
+    RunState, Task,
+    run::{self, Life, panic_text},
+};
+use crate::{
+    call::{Call, Cx},
+    error::{Errno, Restart, Stop, SysResult, Wait},
+    linux::table::Row,
+    platform::{Cpu, Registers},
+    signal::{self, Delivered, number::SIGKILL},
+    wait::{WaitQueue, Wake},
+};
+
+/// How a call ended.
+enum Outcome {
+    /// RAX.
+    Value(u64),
+    /// The registers were replaced as a whole.
+    Replaced,
+    /// The registers enter a signal handler; its frame knows what becomes of the call.
+    Handler,
+    /// The task ends.
+    Exit,
+}
+
+/// Answers the system call that `regs` ask for.
+pub(super) fn syscall(task: &Arc<Task>, regs: &mut Registers, cpu: &mut dyn Cpu) -> Life {
+    let kernel = &task.kernel;
+    let started = kernel.now();
+    let mut call = Call::new(regs, started);
+    let row = kernel.table.get(call.number);
+    let mut waited = Duration::ZERO;
+    let outcome = match row {
+        None => Outcome::Value(errno_word(Errno::ENOSYS)),
+        Some(row) => {
+            let mut attempt =
+                Attempt { task, row, call: &mut call, regs: &mut *regs, cpu: &mut *cpu };
+            match attempt.once() {
+                Err(Stop::Wait(wait)) => attempt.wait(wait, &mut waited),
+                result => settle(result),
+            }
+        }
+    };
+    let value = match outcome {
+        Outcome::Value(value) => Some(value),
+        Outcome::Replaced => Some(regs.rax),
+        Outcome::Handler | Outcome::Exit => None,
+    };
+    let spent = kernel.now().saturating_sub(started).saturating_sub(waited);
+    kernel.stats.count(call.number, value.is_some_and(is_error), spent);
+    if let Some(tracer) = kernel.tracer.get() {
+        tracer.call(task, &call, value);
+    }
+    match outcome {
+        Outcome::Value(value) => regs.rax = value,
+        Outcome::Replaced | Outcome::Handler => {}
+        Outcome::Exit => return Life::Ends,
+    }
+    Life::Goes
+}
+
+/// -errno as RAX holds it.
+#[must_use]
+pub fn errno_word(errno: Errno) -> u64 {
+    (-i64::from(errno.raw())).cast_unsigned()
+}
+/// RAX holds an errno (the highest 4095 values).
+#[must_use]
+pub fn is_error(value: u64) -> bool {
+    value > u64::MAX - 4095
+}
+
+fn settle(result: SysResult) -> Outcome {
+    match result {
+        Ok(value) => Outcome::Value(value),
+        Err(Stop::Errno(errno)) => Outcome::Value(errno_word(errno)),
+        Err(Stop::Replaced) => Outcome::Replaced,
+        Err(Stop::Exit | Stop::Wait(_)) => Outcome::Exit,
+    }
+}
+
+/// One call being tried.
+struct Attempt<'a> {
+    task: &'a Arc<Task>,
+    row: &'static Row,
+    call: &'a mut Call,
+    regs: &'a mut Registers,
+    cpu: &'a mut dyn Cpu,
+}
+
+impl Attempt<'_> {
+    /// Tries the handler. A panic in it ends the VM with a report.
+    fn once(&mut self) -> SysResult {
+        let words = self.call.args;
+        let (task, row) = (self.task, self.row);
+        let (call, regs, cpu) = (&mut *self.call, &mut *self.regs, &mut *self.cpu);
+        let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            (row.handler)(&mut Cx { task, call, regs, cpu }, &words)
+        }));
+        self.call.tries = self.call.tries.saturating_add(1);
+        result.unwrap_or_else(|panic| {
+            let text = panic_text(&*panic);
+            let name = row.name;
+            task.kernel.fatal(&format!("panic in {name}{words:x?} of task {}: {text}", task.tid));
+            Err(Stop::Exit)
+        })
+    }
+
+    /// Waits as asked and retries until the handler has an answer or the wait is interrupted.
+    fn wait(&mut self, first: Wait, waited: &mut Duration) -> Outcome {
+        let task = self.task;
+        let parker = &task.parker;
+        let waker: Arc<dyn Wake> = parker.clone();
+        let mut registered = Registered::new(&waker, &first);
+        drop(first);
+        loop {
+            // Order matters: forget old wake-ups, then look at everything a wake-up may announce.
+            parker.clear();
+            let wait;
+            match self.once() {
+                Err(Stop::Wait(again)) => {
+                    let same = same_queues(&registered.queues, &again.queues);
+                    wait = again;
+                    if !same {
+                        // What changed between the try and this registration is seen by the next.
+                        registered = Registered::new(&waker, &wait);
+                        continue;
+                    }
+                }
+                result => return settle(result),
+            }
+            match self.interruption(wait.restart) {
+                None => {}
+                Some(outcome) => return outcome,
+            }
+            let now = task.kernel.now();
+            let timeout = wait.deadline.map(|at| at.saturating_sub(now));
+            let killable = wait.restart == Restart::Killable;
+            task.set_run_state(if killable {
+                RunState::Uninterruptible
+            } else {
+                RunState::Sleeping
+            });
+            task.count_usage(|u| u.voluntary = u.voluntary.wrapping_add(1));
+            task.update_usage();
+            parker.park(timeout);
+            task.set_run_state(RunState::Running);
+            *waited += task.kernel.now().saturating_sub(now);
+        }
+    }
+
+    /// Handles what is pending during a wait; `None` to go on waiting.
+    fn interruption(&mut self, rule: Restart) -> Option<Outcome> {
+        let task = self.task;
+        if task.must_exit() {
+            return Some(Outcome::Exit);
+        }
+        if !signal::pending(task) || (rule == Restart::Killable && !killed(task)) {
+            return None;
+        }
+        if rule != Restart::Killable {
+            self.call.interrupted = true;
+            match self.once() {
+                Err(Stop::Wait(_)) if self.call.done > 0 => {
+                    return Some(Outcome::Value(self.call.done as u64));
+                }
+                Err(Stop::Wait(_)) => self.call.interrupted = false,
+                result => return Some(settle(result)),
+            }
+        }
+        match run::deliver(task, self.regs, self.cpu, Some((rule, self.call.number))) {
+            Delivered::Handler => Some(Outcome::Handler),
+            Delivered::Exit { .. } => Some(Outcome::Exit),
+            Delivered::Nothing if rule == Restart::Never => Some(Outcome::Replaced),
+            Delivered::Nothing | Delivered::Stopped => None,
+        }
+    }
+}
+
+/// SIGKILL is queued.
+fn killed(task: &Task) -> bool {
+    let shared = task.process.signals.lock().pending.set();
+    (shared | task.signals.lock().pending.set()).has(SIGKILL)
+}
+
+fn same_queues(one: &[Arc<WaitQueue>], other: &[Arc<WaitQueue>]) -> bool {
+    one.len() == other.len() && one.iter().zip(other).all(|(a, b)| Arc::ptr_eq(a, b))
+}
+
+/// A parker's registrations, undone when dropped.
+struct Registered<'a> {
+    waker: &'a Arc<dyn Wake>,
+    queues: Vec<Arc<WaitQueue>>,
+}
+
+impl<'a> Registered<'a> {
+    fn new(waker: &'a Arc<dyn Wake>, wait: &Wait) -> Registered<'a> {
+        for queue in &wait.queues {
+            queue.add(waker);
+        }
+        Registered { waker, queues: wait.queues.clone() }
+    }
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        for queue in &self.queues {
+            queue.remove(self.waker);
+        }
+    }
+}
