@@ -122,6 +122,8 @@ pub struct Kernel {
     pub stats: Stats,
     /// The `--strace` sink.
     pub tracer: OnceLock<Box<dyn Tracer>>,
+    /// Threads waiting on words of memory.
+    pub futexes: Arc<crate::futex::Futexes>,
     /// Queued signals per user (RLIMIT_SIGPENDING).
     pub queued_signals: Arc<crate::signal::queue::Charges>,
     /// Serialises epoll_ctl(2) on sets within sets.
@@ -148,6 +150,7 @@ impl Kernel {
             stats: Stats::default(),
             tracer: OnceLock::new(),
             config: parts.config,
+            futexes: Arc::default(),
             queued_signals: Arc::default(),
             epoll_nesting: Default::default(),
             next_id: AtomicU64::new(1),

@@ -16,6 +16,7 @@ pub mod error;
 pub mod eventfd;
 pub mod frames;
 pub mod fs;
+pub mod futex;
 pub mod host;
 pub mod kernel;
 pub mod linux;
