@@ -128,6 +128,8 @@ pub struct Kernel {
     pub queued_signals: Arc<crate::signal::queue::Charges>,
     /// Serialises epoll_ctl(2) on sets within sets.
     pub epoll_nesting: crate::epoll::NestingLock,
+    /// The vDSO's page, once a program has been loaded.
+    pub vdso: OnceLock<Arc<crate::mm::store::PageStore>>,
     next_id: AtomicU64,
 }
 
@@ -153,6 +155,7 @@ impl Kernel {
             futexes: Arc::default(),
             queued_signals: Arc::default(),
             epoll_nesting: Default::default(),
+            vdso: OnceLock::new(),
             next_id: AtomicU64::new(1),
         });
         kernel.populate();

@@ -3,6 +3,9 @@
 //! The only place that knows a system-call number or a Linux struct layout; the mechanisms beside it
 //! (`task`, `mm`, `fs`, …) know neither.
 
+pub mod auxv;
+pub mod elf;
+pub mod exec_image;
 pub mod flags;
 pub mod rows;
 pub mod sigframe;
@@ -11,3 +14,4 @@ pub mod stats;
 pub mod strace;
 pub mod sys;
 pub mod table;
+pub mod vdso;
