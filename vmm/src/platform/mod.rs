@@ -1,2 +1,4 @@
 //! The backends: one module each, the same kernel above.
+
+pub mod kvm;
 pub mod ptrace;

@@ -1,0 +1,78 @@
+//! Where everything lies in the kernel half of every address space, the selectors and the ports.
+//!
+//! The kernel half is the same in every space: one PML4 entry ([`PML4_KERNEL`]) shared by all, and
+//! one private entry per thread ([`PML4_PRIVATE`]). `link.ld` asserts the image's addresses.
+
+/// Bytes in a page.
+pub const PAGE: u64 = 4096;
+
+/// PML4 entry of the kernel half, shared by every root.
+pub const PML4_KERNEL: usize = 511;
+/// PML4 entry each root has for itself.
+pub const PML4_PRIVATE: usize = 510;
+/// PML4 entries `0..PML4_USER` belong to the guest.
+pub const PML4_USER: usize = 256;
+
+/// Where the image is linked: the last 2 GiB, as the kernel code model wants.
+pub const IMAGE: u64 = 0xffff_ffff_8000_0000;
+/// Pages of the image.
+pub const IMAGE_PAGES: u64 = 5;
+/// The header, read by the monitor only.
+pub const HEADER: u64 = IMAGE;
+/// The gate: LSTAR. The only page of the kernel half a guest may ever execute.
+pub const GATE: u64 = IMAGE + PAGE;
+/// The exception stubs, [`VECTOR_STRIDE`] apart.
+pub const VECTORS: u64 = IMAGE + 2 * PAGE;
+/// Bytes from one exception stub to the next.
+pub const VECTOR_STRIDE: u64 = 16;
+/// The other ring-0 code: [`SYSRET`], [`CSTAR`], [`TOUCH`].
+pub const RING0: u64 = IMAGE + 3 * PAGE;
+/// SYSRETQ: the way back from a ring-0 gate.
+pub const SYSRET: u64 = RING0;
+/// Where SYSCALL from compatibility mode would land. No descriptor allows that mode.
+pub const CSTAR: u64 = RING0 + 16;
+/// Writes one byte, unchanged, at each of the [`TOUCH_REGS`] addresses in the registers.
+pub const TOUCH: u64 = RING0 + 32;
+/// Addresses one [`TOUCH`] takes: all general registers but RSP.
+pub const TOUCH_REGS: usize = 15;
+/// The interrupt descriptor table.
+pub const IDT: u64 = IMAGE + 4 * PAGE;
+
+/// The vCPUs' own pages: vCPU `n` has the page at `VCPU + n * PAGE`.
+pub const VCPU: u64 = IMAGE + 0x20_0000;
+/// vCPUs there is room for.
+pub const VCPU_MAX: u64 = 4096;
+/// Offset of the GDT in a vCPU's page.
+pub const VCPU_GDT: u64 = 0;
+/// Offset of the TSS in a vCPU's page; the I/O bitmap follows it.
+pub const VCPU_TSS: u64 = 0x80;
+/// Offset of the top of the stack of interrupt-stack-table entry `n` (1 to 4).
+#[must_use]
+pub const fn vcpu_ist_top(n: u64) -> u64 {
+    0x200 + n * 0x200
+}
+/// Offset of the top of the stack that exceptions from ring 3 use.
+pub const VCPU_STACK_TOP: u64 = PAGE;
+
+/// All of guest RAM, seen by the maintenance vCPU alone (its private PML4 entry).
+pub const PHYSMAP: u64 = 0xffff_ff00_0000_0000;
+
+/// Ring-0 code segment. The selectors are Linux's, for programs that look.
+pub const KERNEL_CS: u16 = 0x10;
+/// Ring-0 stack segment.
+pub const KERNEL_SS: u16 = 0x18;
+/// What SYSRET derives the user selectors from. Its own descriptor (32-bit code) is absent.
+pub const USER32_CS: u16 = 0x23;
+/// Ring-3 stack segment.
+pub const USER_SS: u16 = 0x2b;
+/// Ring-3 64-bit code segment.
+pub const USER_CS: u16 = 0x33;
+/// Task-state segment.
+pub const TSS: u16 = 0x40;
+
+/// The gate's port: a system call. On deprivileged hosts the I/O bitmap gives it to ring 3.
+pub const PORT_SYSCALL: u8 = 0xe0;
+/// The exception stubs' port.
+pub const PORT_EXCEPTION: u8 = 0xe1;
+/// The port [`TOUCH`] ends with.
+pub const PORT_TOUCHED: u8 = 0xe2;

@@ -1,0 +1,265 @@
+//! KVM: one VM, one memory slot, many address spaces, a pool of vCPUs.
+//!
+//! Modules: `image` puts the ring-0 image into guest RAM; `space` edits page tables; `revoke` makes
+//! removed translations unusable; `vcpu` is one virtual CPU; `pool` leases them; `cpu` runs guest
+//! code; `fpu` checks XSAVE areas; `probe` finds out what kind of host this is. Design notes:
+//! docs/gate.md and docs/revocation.md.
+
+mod cpu;
+mod fpu;
+mod image;
+mod kick;
+mod pool;
+mod probe;
+mod revoke;
+mod space;
+mod vcpu;
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use kvm_bindings::{
+    CpuId, KVM_MAX_CPUID_ENTRIES, kvm_enable_cap, kvm_regs, kvm_sregs, kvm_userspace_memory_region,
+};
+use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
+use trapgate_kernel::platform::{AddressSpace, Cpu, Gpa, Platform, PlatformError, XsaveLayout};
+
+pub use self::probe::{Kind, Report};
+use self::{cpu::KvmCpu, pool::Pool, revoke::Revoker, space::Space};
+use crate::memory::{GuestRam, RAM_BASE};
+
+/// KVM cannot be used; the message is the user's.
+#[derive(Debug, thiserror::Error)]
+pub enum KvmError {
+    /// /dev/kvm cannot be opened.
+    #[error("/dev/kvm: {}", open_advice(.0))]
+    Open(io::Error),
+    /// A KVM version or capability is missing.
+    #[error("/dev/kvm: {0} is missing; use --backend ptrace")]
+    Missing(&'static str),
+    /// A KVM call failed during set-up.
+    #[error("/dev/kvm: {op}: {source}")]
+    Call {
+        /// The operation.
+        op: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The image embedded in this binary is not the one it was built for.
+    #[error("firmware image: {0}")]
+    Firmware(String),
+    /// SYSCALL arrived neither in ring 0 nor in ring 3.
+    #[error("/dev/kvm: SYSCALL behaves in no known way here ({0}); use --backend ptrace")]
+    Probe(String),
+    /// Guest RAM is too small for the platform's own tables.
+    #[error("guest memory is too small; raise --mem")]
+    Memory,
+}
+
+fn open_advice(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::EACCES | libc::EPERM) => {
+            "permission denied; add yourself to group kvm, or use --backend ptrace".into()
+        }
+        Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => {
+            "not there; load the module kvm_intel or kvm_amd (in a virtual machine, turn on nested \
+             virtualization), or use --backend ptrace"
+                .into()
+        }
+        _ => format!("{error}; use --backend ptrace"),
+    }
+}
+
+/// Turns a kvm-ioctls error into ours.
+fn call(op: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> KvmError {
+    move |e| KvmError::Call { op, source: io::Error::from_raw_os_error(e.errno()) }
+}
+/// The same while guests run.
+fn host(op: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> PlatformError {
+    move |e| PlatformError::Host { op, source: io::Error::from_raw_os_error(e.errno()) }
+}
+
+/// How to set the platform up.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KvmOptions {
+    /// Most vCPUs to create (`--vcpus`); KVM's own limit if `None`.
+    pub vcpus: Option<usize>,
+}
+
+/// Events worth showing in `--stats`.
+#[derive(Default)]
+struct Counters {
+    syscalls: AtomicU64,
+    faults: AtomicU64,
+    interrupts: AtomicU64,
+    /// Exits that no guest of ours should be able to cause.
+    strange: AtomicU64,
+    zaps: AtomicU64,
+    zapped_pages: AtomicU64,
+    touches: AtomicU64,
+    steals: AtomicU64,
+    preempts: AtomicU64,
+}
+
+fn bump(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// What all parts share: the VM, guest RAM, and how this host behaves.
+struct Machine {
+    vm: VmFd,
+    ram: GuestRam,
+    revoker: Revoker,
+    image: image::Image,
+    cpuid: CpuId,
+    xsave: XsaveLayout,
+    /// SYSCALL raises the CPL: the gate runs in ring 0.
+    kind: Kind,
+    /// Page-table edits need the shadow tables cut (docs/revocation.md).
+    shadow: bool,
+    sync_regs: bool,
+    counters: Counters,
+}
+
+/// The KVM backend.
+pub struct KvmPlatform {
+    machine: Arc<Machine>,
+    pool: Arc<Pool>,
+}
+
+impl KvmPlatform {
+    /// Creates the VM over `ram`, loads the ring-0 image and probes the host.
+    ///
+    /// # Errors
+    /// [`KvmError`], whose message is meant for the user.
+    pub fn new(ram: &GuestRam, options: KvmOptions) -> Result<Arc<KvmPlatform>, KvmError> {
+        kick::install()?;
+        let kvm = Kvm::new()
+            .map_err(|e| KvmError::Open(io::Error::from_raw_os_error(e.errno())))?;
+        if kvm.get_api_version() != 12 {
+            return Err(KvmError::Missing("KVM API version 12"));
+        }
+        for (cap, name) in [
+            (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
+            (Cap::SyncMmu, "KVM_CAP_SYNC_MMU"),
+            (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
+            (Cap::SetTssAddr, "KVM_CAP_SET_TSS_ADDR"),
+        ] {
+            if !kvm.check_extension(cap) {
+                return Err(KvmError::Missing(name));
+            }
+        }
+        let vm = kvm.create_vm().map_err(call("KVM_CREATE_VM"))?;
+        // Intel parts that cannot run real mode natively want these three pages; nothing maps them.
+        vm.set_tss_address(0xfffb_d000).map_err(call("KVM_SET_TSS_ADDR"))?;
+        // Do not let KVM patch guest code that holds the other vendor's hypercall instruction.
+        // Old kernels lack the capability; then such a guest only edits its own page.
+        let quirks = kvm_enable_cap {
+            cap: kvm_bindings::KVM_CAP_DISABLE_QUIRKS2,
+            args: [u64::from(kvm_bindings::KVM_X86_QUIRK_FIX_HYPERCALL_INSN), 0, 0, 0],
+            ..Default::default()
+        };
+        let _ = vm.enable_cap(&quirks);
+        let revoker = Revoker::new(ram).map_err(|source| KvmError::Call {
+            op: "mapping guest memory for KVM",
+            source,
+        })?;
+        let slot = kvm_userspace_memory_region {
+            slot: 0,
+            flags: 0,
+            guest_phys_addr: RAM_BASE,
+            memory_size: ram.size,
+            userspace_addr: revoker.slot_address(),
+        };
+        // SAFETY: the mapping at `userspace_addr` is `memory_size` bytes long and lives in
+        // `revoker`, which `Machine` drops after `vm`; no other slot overlaps it.
+        unsafe { vm.set_user_memory_region(slot) }.map_err(call("KVM_SET_USER_MEMORY_REGION"))?;
+        let image = image::Image::load(ram)?;
+        let supported =
+            kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(call("KVM_GET_SUPPORTED_CPUID"))?;
+        let (cpuid, xsave) = fpu::guest_cpuid(supported);
+        let mut machine = Machine {
+            vm,
+            ram: ram.clone(),
+            revoker,
+            image,
+            cpuid,
+            xsave,
+            kind: Kind::Hardware,
+            shadow: true,
+            sync_regs: kvm.check_extension_int(Cap::SyncRegs) & 3 == 3,
+            counters: Counters::default(),
+        };
+        let keeper = probe::settle(&mut machine)?;
+        let limit = kvm.get_max_vcpus().min(usize::try_from(trapgate_firmware::layout::VCPU_MAX).unwrap_or(1));
+        let limit = options.vcpus.unwrap_or(limit).clamp(1, limit.saturating_sub(1).max(1));
+        machine.revoker.adopt(keeper, machine.shadow);
+        let machine = Arc::new(machine);
+        let pool = Arc::new(Pool::new(machine.clone(), limit));
+        Ok(Arc::new(KvmPlatform { machine, pool }))
+    }
+
+    /// SYSCALL's kind on this host.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.machine.kind
+    }
+    /// Are page-table edits invisible until the shadow tables are cut?
+    #[must_use]
+    pub fn shadow_paging(&self) -> bool {
+        self.machine.shadow
+    }
+    /// Guest RAM.
+    #[must_use]
+    pub fn ram(&self) -> &GuestRam {
+        &self.machine.ram
+    }
+}
+
+impl Platform for KvmPlatform {
+    fn name(&self) -> &'static str {
+        "kvm"
+    }
+    fn new_space(&self) -> Result<Arc<dyn AddressSpace>, PlatformError> {
+        Ok(Arc::new(Space::new(self.machine.clone())?))
+    }
+    fn new_cpu(&self, space: &Arc<dyn AddressSpace>) -> Result<Box<dyn Cpu>, PlatformError> {
+        Ok(Box::new(KvmCpu::new(self.machine.clone(), self.pool.clone(), space)?))
+    }
+    fn xsave_layout(&self) -> XsaveLayout {
+        self.machine.xsave
+    }
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        let c = &self.machine.counters;
+        let get = |c: &AtomicU64| c.load(Ordering::Relaxed);
+        vec![
+            ("syscall exits", get(&c.syscalls)),
+            ("fault exits", get(&c.faults)),
+            ("interrupted exits", get(&c.interrupts)),
+            ("strange exits", get(&c.strange)),
+            ("zaps", get(&c.zaps)),
+            ("pages zapped", get(&c.zapped_pages)),
+            ("shadow tables cut", get(&c.touches)),
+            ("vCPUs created", self.pool.created()),
+            ("vCPUs taken from idle threads", get(&c.steals)),
+            ("vCPUs preempted", get(&c.preempts)),
+        ]
+    }
+    fn in_use(&self) -> Vec<(&'static str, u64)> {
+        self.machine.revoker.settle(&self.machine);
+        vec![("vCPU leases", self.pool.leases()), ("page-table frames", self.machine.revoker.tables())]
+    }
+}
+
+/// Everything a vCPU needs that does not change while it lives.
+struct Seed {
+    fd: VcpuFd,
+    regs: kvm_regs,
+    sregs: kvm_sregs,
+    page: Gpa,
+}

@@ -1,0 +1,181 @@
+//! Making removed translations unusable (docs/revocation.md).
+//!
+//! Two steps, each one function. [`Revoker::zap`] drops KVM's knowledge of data frames: the host's
+//! MMU notifier removes every shadow or nested entry for them and flushes every vCPU. It works on a
+//! mapping of guest RAM that only KVM uses. [`Revoker::touch`] makes KVM forget its shadow of a
+//! *page table*: it watches guest stores to pages it shadows, so the maintenance vCPU stores to them.
+//! Retired table pages wait here until both was done to them, and only then are free again.
+
+use std::{
+    io,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use trapgate_kernel::{
+    frames::Frame,
+    platform::{Gpa, PAGE_SIZE, PlatformError},
+};
+
+use super::{Counters, Machine, bump, vcpu::Vcpu};
+use crate::memory::{GuestRam, RAM_BASE};
+
+/// Retired table pages that are freed in one go.
+const BATCH: usize = 64;
+
+/// Runs of guest-physical memory, merged as they come.
+#[derive(Default)]
+pub(super) struct Runs(Vec<(u64, u64)>);
+
+impl Runs {
+    pub(super) fn push(&mut self, gpa: u64, len: u64) {
+        match self.0.last_mut() {
+            Some((start, n)) if *start + *n == gpa => *n += len,
+            Some((start, n)) if gpa + len == *start => {
+                *start = gpa;
+                *n += len;
+            }
+            _ => self.0.push((gpa, len)),
+        }
+    }
+    /// Sorted and merged across gaps smaller than would pay for a second host call.
+    fn merged(mut self) -> Vec<(u64, u64)> {
+        self.0.sort_unstable();
+        let mut out: Vec<(u64, u64)> = Vec::with_capacity(self.0.len());
+        for (gpa, len) in self.0 {
+            match out.last_mut() {
+                Some((start, n)) if gpa <= *start + *n => *n = (*n).max(gpa + len - *start),
+                _ => out.push((gpa, len)),
+            }
+        }
+        out
+    }
+}
+
+pub(super) struct Revoker {
+    /// KVM's own mapping of the memfd; the monitor reads and writes through another.
+    slot: *mut libc::c_void,
+    size: usize,
+    retired: Mutex<Vec<Frame>>,
+    tables: AtomicU64,
+    /// The vCPU that stores to page tables; only on hosts that shadow them.
+    keeper: Mutex<Option<Vcpu>>,
+}
+
+// SAFETY: `slot` is an address that is handed to host calls only, never dereferenced here.
+unsafe impl Send for Revoker {}
+// SAFETY: as above; everything else is behind locks or atomic.
+unsafe impl Sync for Revoker {}
+
+impl Revoker {
+    pub(super) fn new(ram: &GuestRam) -> io::Result<Revoker> {
+        use std::os::fd::AsRawFd;
+        let size = usize::try_from(ram.size).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_SHARED | libc::MAP_NORESERVE;
+        // SAFETY: a fresh mapping of our own descriptor at an address the host chooses.
+        let slot = unsafe {
+            libc::mmap(std::ptr::null_mut(), size, prot, flags, ram.memfd.as_raw_fd(), 0)
+        };
+        if slot == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Revoker {
+            slot,
+            size,
+            retired: Mutex::new(Vec::new()),
+            tables: AtomicU64::new(0),
+            keeper: Mutex::new(None),
+        })
+    }
+    pub(super) fn slot_address(&self) -> u64 {
+        self.slot as u64
+    }
+    /// Hands over the vCPU that will do the touching, if this host needs it.
+    pub(super) fn adopt(&self, keeper: Vcpu, shadow: bool) {
+        if shadow {
+            *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
+        }
+    }
+
+    /// On return no vCPU can use a translation to these frames that is no longer in the page tables.
+    pub(super) fn zap(&self, runs: Runs, counters: &Counters) {
+        for (gpa, len) in runs.merged() {
+            let offset = usize::try_from(gpa - RAM_BASE).unwrap_or(usize::MAX);
+            let len = usize::try_from(len).unwrap_or(usize::MAX);
+            assert!(offset.checked_add(len).is_some_and(|end| end <= self.size), "zap outside RAM");
+            bump(&counters.zaps);
+            counters.zapped_pages.fetch_add((len / 4096) as u64, Ordering::Relaxed);
+            let at = self.slot.wrapping_byte_add(offset);
+            // SAFETY: the range lies in our mapping (asserted). MADV_DONTNEED on a shared file
+            // mapping discards page-table entries, not data (madvise(2)); nobody holds Rust
+            // references into this mapping.
+            let rc = unsafe { libc::madvise(at, len, libc::MADV_DONTNEED) };
+            assert!(rc == 0, "madvise: {}", io::Error::last_os_error());
+        }
+    }
+
+    /// On return KVM has forgotten its shadows of the page tables at `tables`. Their contents are
+    /// left as they are; nobody may store to their last byte meanwhile.
+    pub(super) fn touch(&self, tables: &[Gpa], machine: &Machine) -> Result<(), PlatformError> {
+        let mut keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(keeper) = keeper.as_mut() else { return Ok(()) };
+        machine.counters.touches.fetch_add(tables.len() as u64, Ordering::Relaxed);
+        keeper.touch(tables)
+    }
+
+    /// A table frame came into use.
+    pub(super) fn count_table(&self) {
+        self.tables.fetch_add(1, Ordering::Relaxed);
+    }
+    /// Table frames in use, retired ones included.
+    pub(super) fn tables(&self) -> u64 {
+        self.tables.load(Ordering::Relaxed)
+    }
+
+    /// Takes a table page that no live table points to. It is freed later.
+    pub(super) fn retire(&self, frame: Frame, machine: &Machine) {
+        let full = {
+            let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+            retired.push(frame);
+            retired.len() >= BATCH
+        };
+        if full {
+            self.settle(machine);
+        }
+    }
+    /// Frees all retired table pages.
+    pub(super) fn settle(&self, machine: &Machine) {
+        let frames =
+            std::mem::take(&mut *self.retired.lock().unwrap_or_else(PoisonError::into_inner));
+        if frames.is_empty() {
+            return;
+        }
+        let tables: Vec<Gpa> = frames.iter().map(Frame::gpa).collect();
+        if self.touch(&tables, machine).is_err() {
+            // The pages cannot be made safe: keep them out of use for good.
+            bump(&machine.counters.strange);
+            frames.into_iter().for_each(|frame| {
+                let _ = frame.into_gpa();
+            });
+            return;
+        }
+        let mut runs = Runs::default();
+        for gpa in tables {
+            runs.push(gpa.0, PAGE_SIZE);
+        }
+        self.zap(runs, &machine.counters);
+        self.tables.fetch_sub(frames.len() as u64, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Revoker {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours and KVM's VM, its only user, was dropped before.
+        unsafe {
+            libc::munmap(self.slot, self.size);
+        }
+    }
+}

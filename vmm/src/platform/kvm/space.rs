@@ -1,0 +1,387 @@
+//! Address spaces: x86-64 page tables in guest RAM, edited in bulk from the monitor's side.
+//!
+//! A space has one set of lower tables. Every CPU has a root (PML4) of its own: the user entries are
+//! copies of the space's master, entry `PML4_KERNEL` is the shared kernel half, entry
+//! `PML4_PRIVATE` is the CPU's own. Tables are never mapped for guests, so their contents are ours.
+//!
+//! Order within an edit: entry first, then `Revoker::touch` where an entry that KVM may hold as a
+//! *link* changed (a 2 MiB entry gave way to something else), then `Revoker::zap` of the old frames.
+
+use std::{
+    any::Any,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use trapgate_firmware::layout;
+use trapgate_kernel::{
+    frames::Frame,
+    platform::{AddressSpace, Edit, Gpa, PAGE_SIZE, PlatformError, Prot, USER_END},
+};
+
+use super::{Machine, image::index, revoke::Runs};
+
+/// Page-table entries (SDM vol. 3, 4.5).
+pub(super) mod pte {
+    use std::sync::{Arc, atomic::Ordering};
+
+    use trapgate_kernel::{
+        frames::Frames,
+        platform::{Gpa, Prot},
+    };
+    use vm_memory::Bytes;
+
+    pub(in super::super) const PRESENT: u64 = 1;
+    pub(in super::super) const WRITE: u64 = 1 << 1;
+    pub(in super::super) const USER: u64 = 1 << 2;
+    pub(in super::super) const ACCESSED: u64 = 1 << 5;
+    pub(in super::super) const DIRTY: u64 = 1 << 6;
+    pub(in super::super) const LARGE: u64 = 1 << 7;
+    pub(in super::super) const NX: u64 = 1 << 63;
+    pub(in super::super) const ADDR: u64 = 0x000f_ffff_ffff_f000;
+    /// An entry that leads to another table.
+    pub(in super::super) const LINK: u64 = PRESENT | WRITE | USER | ACCESSED;
+
+    /// Permission bits of a user leaf. Accessed and dirty are preset so that no walker ever writes.
+    pub(in super::super) fn leaf(prot: Prot) -> u64 {
+        let write = if prot.contains(Prot::WRITE) { WRITE | DIRTY } else { 0 };
+        let nx = if prot.contains(Prot::EXEC) { 0 } else { NX };
+        PRESENT | USER | ACCESSED | write | nx
+    }
+    pub(in super::super) fn load(frames: &Arc<Frames>, table: Gpa, slot: usize) -> u64 {
+        frames.slice(table, 4096).load(slot * 8, Ordering::Relaxed).expect("inside a table")
+    }
+    pub(in super::super) fn store(frames: &Arc<Frames>, table: Gpa, slot: usize, entry: u64) {
+        let page = frames.slice(table, 4096);
+        page.store(entry, slot * 8, Ordering::Release).expect("inside a table");
+    }
+    /// Did what `old` allowed become impossible with `new`?
+    pub(in super::super) fn narrows(old: u64, new: u64) -> bool {
+        old & PRESENT != 0
+            && (new & PRESENT == 0
+                || (old ^ new) & (ADDR | LARGE) != 0
+                || old & !new & WRITE != 0
+                || !old & new & NX != 0)
+    }
+}
+
+const LARGE_SIZE: u64 = 2 << 20;
+
+struct Inner {
+    /// The user entries every root copies; never loaded into CR3 itself.
+    master: Frame,
+    roots: Vec<Gpa>,
+}
+
+/// One guest address space.
+pub(super) struct Space {
+    machine: Arc<Machine>,
+    inner: Mutex<Inner>,
+}
+
+impl Space {
+    pub(super) fn new(machine: Arc<Machine>) -> Result<Space, PlatformError> {
+        let master = table(&machine)?;
+        Ok(Space { machine, inner: Mutex::new(Inner { master, roots: Vec::new() }) })
+    }
+    /// The KVM space behind `space`.
+    pub(super) fn of(space: &Arc<dyn AddressSpace>) -> Result<&Space, PlatformError> {
+        space.as_any().downcast_ref().ok_or(PlatformError::Host {
+            op: "another platform's address space",
+            source: std::io::ErrorKind::InvalidInput.into(),
+        })
+    }
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// A root for one CPU.
+    pub(super) fn new_root(&self) -> Result<Frame, PlatformError> {
+        let root = table(&self.machine)?;
+        let frames = &self.machine.ram.frames;
+        let mut inner = self.inner();
+        for slot in 0..layout::PML4_USER {
+            let entry = pte::load(frames, inner.master.gpa(), slot);
+            if entry != 0 {
+                pte::store(frames, root.gpa(), slot, entry);
+            }
+        }
+        let kernel = self.machine.image.kernel_half.0 | pte::LINK;
+        pte::store(frames, root.gpa(), layout::PML4_KERNEL, kernel);
+        inner.roots.push(root.gpa());
+        Ok(root)
+    }
+    /// Takes back a root that no vCPU will run on again.
+    pub(super) fn drop_root(&self, root: Frame) {
+        self.inner().roots.retain(|gpa| *gpa != root.gpa());
+        self.machine.revoker.retire(root, &self.machine);
+    }
+}
+
+fn table(machine: &Machine) -> Result<Frame, PlatformError> {
+    let frame = machine.ram.frames.alloc().or_else(|| {
+        machine.revoker.settle(machine);
+        machine.ram.frames.alloc()
+    });
+    let frame = frame.ok_or(PlatformError::OutOfMemory("page tables"))?;
+    machine.revoker.count_table();
+    Ok(frame)
+}
+
+impl AddressSpace for Space {
+    fn apply(&self, edits: &[Edit]) -> Result<(), PlatformError> {
+        let inner = self.inner();
+        let mut editor =
+            Editor { machine: &self.machine, inner: &inner, runs: Runs::default() };
+        let mut result = Ok(());
+        for edit in edits {
+            let (va, len, op) = match *edit {
+                Edit::Map { va, gpa, len, prot } => {
+                    (va, len, Op::Map { offset: gpa.0.wrapping_sub(va), bits: pte::leaf(prot) })
+                }
+                Edit::Protect { va, len, prot } if !prot.is_empty() => {
+                    (va, len, Op::Protect { bits: pte::leaf(prot) })
+                }
+                Edit::Unmap { va, len } | Edit::Protect { va, len, .. } => (va, len, Op::Unmap),
+            };
+            let end = va.checked_add(len).filter(|end| *end <= USER_END);
+            let Some(end) = end.filter(|_| (va | len).is_multiple_of(PAGE_SIZE)) else {
+                result = Err(PlatformError::Host {
+                    op: "address space edit",
+                    source: std::io::ErrorKind::InvalidInput.into(),
+                });
+                break;
+            };
+            if va < end {
+                result = editor.edit(inner.master.gpa(), 4, va, end, op);
+                if result.is_err() {
+                    break;
+                }
+            }
+        }
+        // What was done so far must hold even if the rest failed.
+        self.machine.revoker.zap(editor.runs, &self.machine.counters);
+        result
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+impl Drop for Space {
+    fn drop(&mut self) {
+        // No CPU uses the space, so nothing needs a zap: retiring cuts every table out of KVM's
+        // shadow before its page is used again.
+        let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let master = inner.master.clone();
+        retire_tree(&self.machine, master.gpa(), 4);
+        self.machine.revoker.retire(master, &self.machine);
+    }
+}
+
+/// Retires all tables below `table`, which is at `level`.
+fn retire_tree(machine: &Machine, table: Gpa, level: u32) {
+    if level == 1 {
+        return;
+    }
+    for slot in 0..512 {
+        let entry = pte::load(&machine.ram.frames, table, slot);
+        if entry & pte::PRESENT != 0 && entry & pte::LARGE == 0 {
+            let child = Gpa(entry & pte::ADDR);
+            retire_tree(machine, child, level - 1);
+            machine.revoker.retire(Frame::from_gpa(&machine.ram.frames, child), machine);
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Op {
+    /// Translate to the address plus `offset`.
+    Map { offset: u64, bits: u64 },
+    Unmap,
+    Protect { bits: u64 },
+}
+
+impl Op {
+    /// What a leaf for `va` becomes that was `old`.
+    fn leaf(self, old: u64, va: u64) -> u64 {
+        match self {
+            Op::Map { offset, bits } => va.wrapping_add(offset) | bits,
+            Op::Unmap => 0,
+            Op::Protect { .. } if old & pte::PRESENT == 0 => old,
+            Op::Protect { bits } => old & (pte::ADDR | pte::LARGE) | bits,
+        }
+    }
+}
+
+struct Editor<'a> {
+    machine: &'a Machine,
+    inner: &'a Inner,
+    /// Frames some translation to which was taken away.
+    runs: Runs,
+}
+
+impl Editor<'_> {
+    fn load(&self, table: Gpa, slot: usize) -> u64 {
+        pte::load(&self.machine.ram.frames, table, slot)
+    }
+    fn store(&self, level: u32, table: Gpa, slot: usize, entry: u64) {
+        pte::store(&self.machine.ram.frames, table, slot, entry);
+        if level == 4 {
+            for root in &self.inner.roots {
+                pte::store(&self.machine.ram.frames, *root, slot, entry);
+            }
+        }
+    }
+    fn note(&mut self, old: u64, new: u64, span: u64) {
+        if pte::narrows(old, new) {
+            self.runs.push(old & pte::ADDR, span);
+        }
+    }
+
+    /// Applies `op` to `[lo, hi)`, which lies within the range of `table` at `level`.
+    fn edit(
+        &mut self,
+        table: Gpa,
+        level: u32,
+        lo: u64,
+        hi: u64,
+        op: Op,
+    ) -> Result<(), PlatformError> {
+        let shift = 12 + 9 * (level - 1);
+        let span = 1u64 << shift;
+        let mut va = lo;
+        while va < hi {
+            let next = ((va & !(span - 1)) + span).min(hi);
+            let slot = index(va, shift);
+            let old = self.load(table, slot);
+            if level == 1 {
+                let new = op.leaf(old, va);
+                if new != old {
+                    self.store(1, table, slot, new);
+                    self.note(old, new, span);
+                }
+            } else if level == 2 && next - va == span && self.large(table, slot, old, va, op)? {
+                // Done with one entry.
+            } else {
+                self.descend(table, slot, level, (va, next), old, op)?;
+            }
+            va = next;
+        }
+        Ok(())
+    }
+
+    /// Applies `op` to the part `range` of one entry through the table below it.
+    fn descend(
+        &mut self,
+        table: Gpa,
+        slot: usize,
+        level: u32,
+        range: (u64, u64),
+        old: u64,
+        op: Op,
+    ) -> Result<(), PlatformError> {
+        let child = if old & pte::PRESENT == 0 {
+            if !matches!(op, Op::Map { .. }) {
+                return Ok(());
+            }
+            let child = self::table(self.machine)?.into_gpa();
+            self.store(level, table, slot, child.0 | pte::LINK);
+            child
+        } else if old & pte::LARGE != 0 {
+            self.split(table, slot, old)?
+        } else {
+            Gpa(old & pte::ADDR)
+        };
+        self.edit(child, level - 1, range.0, range.1, op)?;
+        if matches!(op, Op::Unmap) && (0..512).all(|slot| self.load(child, slot) == 0) {
+            self.store(level, table, slot, 0);
+            self.retire(child);
+        }
+        Ok(())
+    }
+
+    fn retire(&self, table: Gpa) {
+        let frame = Frame::from_gpa(&self.machine.ram.frames, table);
+        self.machine.revoker.retire(frame, self.machine);
+    }
+
+    /// Handles a whole 2 MiB entry at once if that is possible.
+    fn large(
+        &mut self,
+        table: Gpa,
+        slot: usize,
+        old: u64,
+        va: u64,
+        op: Op,
+    ) -> Result<bool, PlatformError> {
+        let was_large = old & pte::PRESENT != 0 && old & pte::LARGE != 0;
+        let new = match op {
+            Op::Map { offset, bits } if va.wrapping_add(offset) % LARGE_SIZE == 0 => {
+                va.wrapping_add(offset) | bits | pte::LARGE
+            }
+            Op::Unmap | Op::Protect { .. } if was_large => op.leaf(old, va),
+            _ => return Ok(false),
+        };
+        if was_large {
+            self.note(old, new, LARGE_SIZE);
+            if (old ^ new) & (pte::ADDR | pte::LARGE) == 0 {
+                self.store(2, table, slot, new);
+                return Ok(true);
+            }
+        }
+        if old & pte::PRESENT != 0 {
+            // KVM may hold the old target as a link under this entry.
+            self.store(2, table, slot, 0);
+            self.machine.revoker.touch(&[table], self.machine)?;
+        }
+        if old & pte::PRESENT != 0 && !was_large {
+            let child = Gpa(old & pte::ADDR);
+            for i in 0..512 {
+                let leaf = self.load(child, i);
+                self.note(leaf, 0, PAGE_SIZE);
+            }
+            self.retire(child);
+        }
+        if new != 0 {
+            self.store(2, table, slot, new);
+        }
+        Ok(true)
+    }
+
+    /// Replaces a 2 MiB entry by a table of 512 entries that mean the same.
+    fn split(&mut self, table: Gpa, slot: usize, old: u64) -> Result<Gpa, PlatformError> {
+        let child = self::table(self.machine)?.into_gpa();
+        let bits = old & !(pte::ADDR | pte::LARGE);
+        for i in 0..512u64 {
+            let entry = (old & pte::ADDR) + i * PAGE_SIZE | bits;
+            pte::store(&self.machine.ram.frames, child, index(i << 12, 12), entry);
+        }
+        self.store(2, table, slot, child.0 | pte::LINK);
+        self.machine.revoker.touch(&[table], self.machine)?;
+        Ok(child)
+    }
+}
+
+/// Is `address` canonical with 48 address bits?
+pub(super) fn canonical(address: u64) -> bool {
+    (address.cast_signed() << 16 >> 16).cast_unsigned() == address
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn narrowing_is_what_takes_something_away() {
+        let rw = pte::leaf(Prot::READ | Prot::WRITE) | 0x1000;
+        let ro = pte::leaf(Prot::READ) | 0x1000;
+        let rx = pte::leaf(Prot::READ | Prot::EXEC) | 0x1000;
+        assert!(pte::narrows(rw, ro) && pte::narrows(rw, 0) && pte::narrows(rx, ro));
+        assert!(pte::narrows(ro, ro | 0x2000), "redirected");
+        assert!(!pte::narrows(ro, rw) && !pte::narrows(0, rw) && !pte::narrows(ro, rx));
+    }
+    #[test]
+    fn canonical_addresses() {
+        assert!(canonical(0) && canonical(0x7fff_ffff_ffff) && canonical(0xffff_8000_0000_0000));
+        assert!(!canonical(0x8000_0000_0000) && !canonical(0xfffe_ffff_ffff_ffff));
+    }
+}
