@@ -104,11 +104,11 @@ impl Image {
     }
 
     /// A page that is never given back: of the block while it lasts.
-    fn page(&self) -> Option<Gpa> {
+    pub(super) fn page(&self) -> Option<Gpa> {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
         (n < BLOCK_PAGES).then(|| Gpa(self.block.0 + n * PAGE_SIZE))
     }
-    fn page_or_frame(&self, ram: &GuestRam) -> Option<Gpa> {
+    pub(super) fn page_or_frame(&self, ram: &GuestRam) -> Option<Gpa> {
         self.page().or_else(|| Some(ram.frames.alloc()?.into_gpa()))
     }
 

@@ -102,10 +102,14 @@ impl Kicker {
     pub(super) fn leave(&self) {
         self.in_guest.store(false, Ordering::SeqCst);
     }
-    /// Asks the runner to give its vCPU up.
-    pub(super) fn ask_yield(&self) {
-        self.yielding.store(true, Ordering::SeqCst);
-        self.poke();
+    /// Asks the runner to give its vCPU up, if it is in the guest.
+    pub(super) fn ask_yield(&self) -> bool {
+        let running = self.in_guest.load(Ordering::SeqCst);
+        if running {
+            self.yielding.store(true, Ordering::SeqCst);
+            self.poke();
+        }
+        running
     }
     fn poke(&self) {
         let target = self.target.lock().unwrap_or_else(PoisonError::into_inner);

@@ -10,7 +10,7 @@ mod fpu;
 mod image;
 mod kick;
 mod pool;
-mod probe;
+pub mod probe;
 mod revoke;
 mod space;
 mod vcpu;
@@ -24,10 +24,10 @@ use std::{
 };
 
 use kvm_bindings::{
-    CpuId, KVM_MAX_CPUID_ENTRIES, kvm_enable_cap, kvm_regs, kvm_sregs, kvm_userspace_memory_region,
+    CpuId, KVM_MAX_CPUID_ENTRIES, kvm_enable_cap, kvm_userspace_memory_region,
 };
-use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
-use trapgate_kernel::platform::{AddressSpace, Cpu, Gpa, Platform, PlatformError, XsaveLayout};
+use kvm_ioctls::{Cap, Kvm, VmFd};
+use trapgate_kernel::platform::{AddressSpace, Cpu, Platform, PlatformError, XsaveLayout};
 
 pub use self::probe::{Kind, Report};
 use self::{cpu::KvmCpu, pool::Pool, revoke::Revoker, space::Space};
@@ -118,6 +118,8 @@ struct Machine {
     image: image::Image,
     cpuid: CpuId,
     xsave: XsaveLayout,
+    /// MXCSR bits this processor has.
+    mxcsr_mask: u32,
     /// SYSCALL raises the CPL: the gate runs in ring 0.
     kind: Kind,
     /// Page-table edits need the shadow tables cut (docs/revocation.md).
@@ -190,6 +192,7 @@ impl KvmPlatform {
             image,
             cpuid,
             xsave,
+            mxcsr_mask: 0xffbf,
             kind: Kind::Hardware,
             shadow: true,
             sync_regs: kvm.check_extension_int(Cap::SyncRegs) & 3 == 3,
@@ -198,6 +201,7 @@ impl KvmPlatform {
         let keeper = probe::settle(&mut machine)?;
         let limit = kvm.get_max_vcpus().min(usize::try_from(trapgate_firmware::layout::VCPU_MAX).unwrap_or(1));
         let limit = options.vcpus.unwrap_or(limit).clamp(1, limit.saturating_sub(1).max(1));
+        machine.mxcsr_mask = keeper.mxcsr_mask();
         machine.revoker.adopt(keeper, machine.shadow);
         let machine = Arc::new(machine);
         let pool = Arc::new(Pool::new(machine.clone(), limit));
@@ -256,10 +260,3 @@ impl Platform for KvmPlatform {
     }
 }
 
-/// Everything a vCPU needs that does not change while it lives.
-struct Seed {
-    fd: VcpuFd,
-    regs: kvm_regs,
-    sregs: kvm_sregs,
-    page: Gpa,
-}

@@ -40,7 +40,7 @@ impl Runs {
             _ => self.0.push((gpa, len)),
         }
     }
-    /// Sorted and merged across gaps smaller than would pay for a second host call.
+    /// Sorted and merged.
     fn merged(mut self) -> Vec<(u64, u64)> {
         self.0.sort_unstable();
         let mut out: Vec<(u64, u64)> = Vec::with_capacity(self.0.len());

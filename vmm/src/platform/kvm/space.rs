@@ -15,8 +15,10 @@ use std::{
 use trapgate_firmware::layout;
 use trapgate_kernel::{
     frames::Frame,
-    platform::{AddressSpace, Edit, Gpa, PAGE_SIZE, PlatformError, Prot, USER_END},
+    platform::{AddressSpace, Edit, Gpa, PAGE_SIZE, PlatformError, USER_END},
 };
+
+use vm_memory::{Bytes, GuestAddress};
 
 use super::{Machine, image::index, revoke::Runs};
 
@@ -108,6 +110,26 @@ impl Space {
         pte::store(frames, root.gpa(), layout::PML4_KERNEL, kernel);
         inner.roots.push(root.gpa());
         Ok(root)
+    }
+    /// The byte at `va`, if it is mapped.
+    pub(super) fn peek(&self, va: u64) -> Option<u8> {
+        let frames = &self.machine.ram.frames;
+        let inner = self.inner();
+        let mut table = inner.master.gpa();
+        for level in (1..=4u32).rev() {
+            let shift = 12 + 9 * (level - 1);
+            let entry = pte::load(frames, table, index(va, shift));
+            if entry & pte::PRESENT == 0 || va >= USER_END {
+                return None;
+            }
+            if level == 1 || entry & pte::LARGE != 0 {
+                let offset = va & ((1 << shift) - 1);
+                let gpa = (entry & pte::ADDR) + offset;
+                return frames.memory().read_obj(GuestAddress(gpa)).ok();
+            }
+            table = Gpa(entry & pte::ADDR);
+        }
+        None
     }
     /// Takes back a root that no vCPU will run on again.
     pub(super) fn drop_root(&self, root: Frame) {
@@ -368,6 +390,8 @@ pub(super) fn canonical(address: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use trapgate_kernel::platform::Prot;
+
     use super::*;
 
     #[test]

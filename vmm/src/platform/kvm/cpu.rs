@@ -1,0 +1,326 @@
+//! A guest thread's CPU: enters the guest, and tells the kernel why it came back.
+
+use std::sync::Arc;
+
+use kvm_bindings::kvm_regs;
+use trapgate_firmware::layout;
+use trapgate_kernel::{
+    frames::Frame,
+    platform::{
+        Access, AddressSpace, Cpu, Exit, Fault, Kick, PlatformError, Registers, USER_END,
+    },
+};
+
+use super::{
+    Kind, Machine, bump, fpu, host,
+    pool::{Pool, Seat},
+    space::{Space, canonical},
+    vcpu::{Stop, Vcpu},
+};
+
+/// RFLAGS a guest may choose: CF PF AF ZF SF TF DF OF RF AC ID. NT, IOPL and the virtual-8086 bits
+/// are not among them; IF and bit 1 are always set.
+const USER_FLAGS: u64 = 0x25_0dd5;
+const FIXED_FLAGS: u64 = 0x202;
+/// TF and RF, which SYSRET cannot restore as IRET does.
+const NO_SYSRET_FLAGS: u64 = 0x1_0100;
+
+/// #DF, reported where KVM gave up on the guest: always fatal.
+const FATAL: Fault = Fault { vector: 8, error: 0, addr: 0, access: Access::Unknown };
+
+pub(super) struct KvmCpu {
+    machine: Arc<Machine>,
+    pool: Arc<Pool>,
+    seat: Arc<Seat>,
+    space: Arc<dyn AddressSpace>,
+    root: Option<Frame>,
+}
+
+impl KvmCpu {
+    pub(super) fn new(
+        machine: Arc<Machine>,
+        pool: Arc<Pool>,
+        space: &Arc<dyn AddressSpace>,
+    ) -> Result<KvmCpu, PlatformError> {
+        let root = Some(Space::of(space)?.new_root()?);
+        let seat = pool.seat();
+        Ok(KvmCpu { machine, pool, seat, space: space.clone(), root })
+    }
+
+    /// What an exit means; `None`: nothing, run on.
+    fn interpret(
+        &self,
+        vcpu: &mut Vcpu,
+        stop: Stop,
+        regs: &mut Registers,
+    ) -> Result<Option<Exit>, PlatformError> {
+        let counters = &self.machine.counters;
+        let ring3 = vcpu.cpl() == 3;
+        let raw = vcpu.regs();
+        let user_gate = self.machine.kind == Kind::Deprivileged;
+        let at_gate = raw.rip.wrapping_sub(layout::GATE) <= 2;
+        let stub = raw.rip.wrapping_sub(layout::VECTORS);
+        match stop {
+            // In ring 3 a guest may jump to the gate as well: a system call with its RCX and R11.
+            Stop::Out(layout::PORT_SYSCALL) if at_gate && ring3 == user_gate => {
+                bump(&counters.syscalls);
+                store(regs, &raw, vcpu);
+                regs.rip = raw.rcx;
+                regs.rflags = raw.r11;
+                Ok(Some(Exit::Syscall))
+            }
+            Stop::Out(layout::PORT_EXCEPTION) if !ring3 && stub < 4096 => {
+                let vector = u8::try_from(stub / layout::VECTOR_STRIDE).unwrap_or(8);
+                let frame = vcpu.frame(raw.rsp, vector);
+                store(regs, &raw, vcpu);
+                let Some([error, rip, cs, rflags, rsp]) = frame else {
+                    return Ok(Some(self.strange(vcpu)));
+                };
+                (regs.rip, regs.rflags, regs.rsp) = (rip, rflags, rsp);
+                if cs & 3 != 3 {
+                    // The gate or a stub itself faulted.
+                    return Ok(Some(self.strange(vcpu)));
+                }
+                bump(&counters.faults);
+                Ok(Some(Exit::Fault(fault(vector, error, vcpu.sregs().cr2))))
+            }
+            // Deliver what is on its way first: the kernel may change RIP before the next run. The
+            // exit follows at once.
+            Stop::Interrupted if vcpu.event_pending()? => Ok(None),
+            Stop::Interrupted if !ring3 => {
+                // Not yet in ring 3: `regs` still holds. Or in a stub or the gate: on to its exit.
+                Ok((raw.rip == layout::SYSRET).then_some(Exit::Interrupted))
+            }
+            Stop::Interrupted => {
+                store(regs, &raw, vcpu);
+                if raw.rip == layout::GATE && user_gate {
+                    bump(&counters.syscalls);
+                    (regs.rip, regs.rflags) = (raw.rcx, raw.r11);
+                    return Ok(Some(Exit::Syscall));
+                }
+                bump(&counters.interrupts);
+                Ok(Some(Exit::Interrupted))
+            }
+            Stop::Out(_) | Stop::In if ring3 => {
+                // Ring 3 used the gate's port from elsewhere: what any other port gives, #GP.
+                bump(&counters.faults);
+                store(regs, &raw, vcpu);
+                if stop == Stop::In {
+                    vcpu.complete().map_err(host("KVM_RUN"))?;
+                    regs.rip = vcpu.regs().rip;
+                }
+                regs.rip = self.back_up(regs.rip);
+                Ok(Some(Exit::Fault(fault(13, 0, 0))))
+            }
+            _ => {
+                store(regs, &raw, vcpu);
+                Ok(Some(self.strange(vcpu)))
+            }
+        }
+    }
+
+    /// An exit no guest should be able to cause. It costs the guest its life, not the monitor.
+    fn strange(&self, vcpu: &mut Vcpu) -> Exit {
+        bump(&self.machine.counters.strange);
+        vcpu.clear_events();
+        Exit::Fault(FATAL)
+    }
+
+    /// The address of the port instruction that ends at `rip`.
+    fn back_up(&self, rip: u64) -> u64 {
+        let byte = |n: u64| Space::of(&self.space).ok()?.peek(rip.checked_sub(n)?);
+        let mut len = match (byte(2), byte(1)) {
+            (Some(0xe4..=0xe7), Some(layout::PORT_SYSCALL)) => 2,
+            (_, Some(0x6c..=0x6f | 0xec..=0xef)) => 1,
+            // A string instruction is reported at its own address.
+            _ => 0,
+        };
+        while len > 0
+            && len < 15
+            && matches!(byte(len + 1), Some(0x66 | 0x67 | 0xf2 | 0xf3 | 0x40..=0x4f))
+        {
+            len += 1;
+        }
+        rip - len
+    }
+}
+
+/// The exception as the kernel wants it.
+fn fault(vector: u8, error: u64, cr2: u64) -> Fault {
+    let access = match error {
+        _ if vector != 14 => Access::Unknown,
+        e if e & 0x10 != 0 => Access::Exec,
+        e if e & 2 != 0 => Access::Write,
+        _ => Access::Read,
+    };
+    Fault { vector, error, addr: if vector == 14 { cr2 } else { 0 }, access }
+}
+
+/// The registers of the last exit.
+fn store(regs: &mut Registers, raw: &kvm_regs, vcpu: &mut Vcpu) {
+    let sregs = vcpu.sregs();
+    *regs = Registers {
+        rax: raw.rax,
+        rbx: raw.rbx,
+        rcx: raw.rcx,
+        rdx: raw.rdx,
+        rsi: raw.rsi,
+        rdi: raw.rdi,
+        rsp: raw.rsp,
+        rbp: raw.rbp,
+        r8: raw.r8,
+        r9: raw.r9,
+        r10: raw.r10,
+        r11: raw.r11,
+        r12: raw.r12,
+        r13: raw.r13,
+        r14: raw.r14,
+        r15: raw.r15,
+        rip: raw.rip,
+        rflags: raw.rflags,
+        fs_base: sregs.fs.base,
+        gs_base: sregs.gs.base,
+    };
+}
+
+/// Loads `regs` and the root for the next entry, touching as little as possible.
+fn load(vcpu: &mut Vcpu, regs: &Registers, root: u64) {
+    let flags = regs.rflags & USER_FLAGS | FIXED_FLAGS;
+    let mut raw = kvm_regs {
+        rax: regs.rax,
+        rbx: regs.rbx,
+        rcx: regs.rcx,
+        rdx: regs.rdx,
+        rsi: regs.rsi,
+        rdi: regs.rdi,
+        rsp: regs.rsp,
+        rbp: regs.rbp,
+        r8: regs.r8,
+        r9: regs.r9,
+        r10: regs.r10,
+        r11: regs.r11,
+        r12: regs.r12,
+        r13: regs.r13,
+        r14: regs.r14,
+        r15: regs.r15,
+        rip: regs.rip,
+        rflags: flags,
+    };
+    if vcpu.cpl() == 0 {
+        // SYSRET loads RIP from RCX and RFLAGS from R11, as a returning system call wants them
+        // anyway. RIP is below USER_END, so it cannot fault in ring 0.
+        let sysret = regs.rcx == regs.rip && regs.r11 == flags && flags & NO_SYSRET_FLAGS == 0;
+        if sysret {
+            raw.rip = layout::SYSRET;
+            raw.rflags = 2;
+        } else {
+            vcpu.set_ring(true);
+        }
+    }
+    let sregs = vcpu.sregs();
+    if sregs.fs.base != regs.fs_base || sregs.gs.base != regs.gs_base || sregs.cr3 != root {
+        let sregs = vcpu.sregs_mut();
+        sregs.fs.base = regs.fs_base;
+        sregs.gs.base = regs.gs_base;
+        sregs.cr3 = root;
+    }
+    vcpu.set_regs(&raw);
+}
+
+impl Cpu for KvmCpu {
+    fn run(&mut self, regs: &mut Registers) -> Result<Exit, PlatformError> {
+        // What the processor would refuse to load must not reach it.
+        if regs.rip >= USER_END {
+            return Ok(Exit::Fault(if canonical(regs.rip) {
+                fault(14, 0x14, regs.rip)
+            } else {
+                fault(13, 0, 0)
+            }));
+        }
+        if !canonical(regs.fs_base) || !canonical(regs.gs_base) {
+            return Ok(Exit::Fault(fault(13, 0, 0)));
+        }
+        let root = self.root.as_ref().ok_or(PlatformError::Gone)?.gpa().0;
+        let mut seated = self.seat.lock();
+        let kicker = &self.seat.kicker;
+        let exit = loop {
+            if kicker.take() {
+                break Exit::Interrupted;
+            }
+            if kicker.take_yield() {
+                self.pool.leave(&self.seat, &mut seated, true);
+            }
+            if seated.vcpu.is_none() && !self.pool.sit(&self.seat, &mut seated)? {
+                break Exit::Interrupted;
+            }
+            let Some(vcpu) = seated.vcpu.as_mut() else { continue };
+            if !kicker.enter() {
+                kicker.leave();
+                continue;
+            }
+            load(vcpu, regs, root);
+            let exit = loop {
+                let stop = vcpu.run();
+                kicker.leave();
+                if let Some(exit) = self.interpret(vcpu, stop.map_err(host("KVM_RUN"))?, regs)? {
+                    break exit;
+                }
+                // The exit is a few ring-0 instructions away; a kick stays pending until then.
+                kicker.enter();
+            };
+            // The pool's wish is no business of the kernel's.
+            if exit != Exit::Interrupted || !kicker.take_yield() {
+                break exit;
+            }
+            self.pool.leave(&self.seat, &mut seated, true);
+        };
+        if exit == Exit::Interrupted {
+            kicker.take();
+        }
+        drop(seated);
+        self.pool.offer();
+        Ok(exit)
+    }
+    fn switch(&mut self, space: &Arc<dyn AddressSpace>) -> Result<(), PlatformError> {
+        let root = Space::of(space)?.new_root()?;
+        let old = self.root.replace(root);
+        let before = std::mem::replace(&mut self.space, space.clone());
+        if let Some(old) = old {
+            Space::of(&before)?.drop_root(old);
+        }
+        Ok(())
+    }
+    fn fpu(&mut self) -> Result<Vec<u8>, PlatformError> {
+        let seated = self.seat.lock();
+        match &seated.vcpu {
+            Some(vcpu) => vcpu.fpu(),
+            None => Ok(seated.fpu.clone()),
+        }
+    }
+    fn set_fpu(&mut self, area: &[u8]) -> Result<(), PlatformError> {
+        let mut seated = self.seat.lock();
+        let area = fpu::check(area, self.machine.xsave, self.machine.mxcsr_mask)?;
+        match &seated.vcpu {
+            Some(vcpu) => vcpu.set_fpu(&area),
+            None => {
+                seated.fpu = area;
+                Ok(())
+            }
+        }
+    }
+    fn reset_fpu(&mut self) -> Result<(), PlatformError> {
+        self.set_fpu(&fpu::initial(self.machine.xsave))
+    }
+    fn kicker(&self) -> Arc<dyn Kick> {
+        self.seat.kicker.clone()
+    }
+}
+
+impl Drop for KvmCpu {
+    fn drop(&mut self) {
+        self.pool.unseat(&self.seat);
+        if let (Some(root), Ok(space)) = (self.root.take(), Space::of(&self.space)) {
+            space.drop_root(root);
+        }
+    }
+}
