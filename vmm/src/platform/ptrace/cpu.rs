@@ -1,13 +1,6 @@
 //! A guest thread's CPU: a worker thread of its space's stub process, run by PTRACE_SYSEMU.
 
-use std::{
-    io,
-    rc::Rc,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{io, rc::Rc, sync::Arc};
 
 use libc::user_regs_struct;
 use trapgate_kernel::platform::{
@@ -16,50 +9,22 @@ use trapgate_kernel::platform::{
 
 use super::{
     Shared, fpu,
+    seat::{Hops, KICK, Seat},
     space::Space,
-    sys::{self, Status, Tid},
+    sys::{self, Status},
     tracee::{self, RFLAGS, Tracee, USER_CS, USER_SS, host, is_fault},
 };
-
-/// The signal that takes a stub out of guest code. Guests never see the stubs' signals.
-const KICK: i32 = libc::SIGUSR1;
 
 /// A guest thread's CPU.
 pub struct PtraceCpu {
     shared: Arc<Shared>,
     space: Arc<dyn AddressSpace>,
     tracee: Rc<Tracee>,
-    kick: Arc<Kicker>,
+    seat: Arc<Seat>,
+    hops: Hops,
     /// The tracee's registers, if it would go on with them as they are.
     loaded: Option<Registers>,
     area: Vec<u8>,
-}
-
-/// Interrupts a CPU.
-struct Kicker {
-    wanted: AtomicBool,
-    in_guest: AtomicBool,
-    /// Process and thread to signal; none once the CPU has let go of them.
-    target: Mutex<Option<(Tid, Tid)>>,
-}
-
-impl Kicker {
-    fn aim(&self, target: Option<(Tid, Tid)>) {
-        *self.target.lock().unwrap_or_else(PoisonError::into_inner) = target;
-    }
-}
-
-impl Kick for Kicker {
-    fn kick(&self) {
-        // Either the CPU sees `wanted` after setting `in_guest`, or we see `in_guest` here; a signal
-        // that comes before the tracee is resumed stops it as soon as it is.
-        self.wanted.store(true, Ordering::SeqCst);
-        if self.in_guest.load(Ordering::SeqCst)
-            && let Some((pid, tid)) = *self.target.lock().unwrap_or_else(PoisonError::into_inner)
-        {
-            sys::thread_kill(pid, tid, KICK);
-        }
-    }
 }
 
 fn as_space(space: &Arc<dyn AddressSpace>) -> Result<&Space, PlatformError> {
@@ -77,16 +42,14 @@ impl PtraceCpu {
     ) -> Result<PtraceCpu, PlatformError> {
         let (tracee, used) = as_space(space)?.take_worker()?;
         let tracee = Rc::new(tracee);
-        let kick = Arc::new(Kicker {
-            wanted: AtomicBool::new(false),
-            in_guest: AtomicBool::new(false),
-            target: Mutex::new(None),
-        });
+        let seat = Arc::new(Seat::new());
+        shared.balancer.add(&seat);
         let mut cpu = PtraceCpu {
             shared: shared.clone(),
             space: space.clone(),
             tracee,
-            kick,
+            seat,
+            hops: Hops::default(),
             loaded: None,
             area: Vec::new(),
         };
@@ -98,11 +61,11 @@ impl PtraceCpu {
     fn take_up(&mut self, used: bool) -> Result<(), PlatformError> {
         let space = as_space(&self.space)?;
         tracee::own(space.id, &self.tracee);
-        self.kick.aim(space.pid().map(|pid| (pid, self.tracee.tid)));
+        self.seat.aim(space.pid().map(|pid| (pid, self.tracee.tid)), self.tracee.cpu);
         if used { self.reset_fpu() } else { Ok(()) }
     }
     fn let_go(&mut self) {
-        self.kick.aim(None);
+        self.seat.aim(None, -1);
         tracee::disown(&self.tracee);
         if let Ok(space) = as_space(&self.space) {
             space.return_worker(&self.tracee);
@@ -204,14 +167,14 @@ impl PtraceCpu {
         if signal != 0 && signal != KICK && !is_fault(signal) {
             return Ok(None);
         }
-        if signal == KICK && !self.kick.wanted.load(Ordering::SeqCst) {
+        if signal == KICK && !self.seat.is_kicked() {
             return Ok(None);
         }
         let raw = sys::registers(self.tracee.tid).map_err(host("PTRACE_GETREGS"))?;
         let exit = match signal {
             0 => syscall(&raw),
             KICK => {
-                self.kick.wanted.store(false, Ordering::SeqCst);
+                self.seat.take_kick();
                 Exit::Interrupted
             }
             _ => match self.fault()? {
@@ -352,7 +315,7 @@ impl Cpu for PtraceCpu {
         let space = as_space(&space)?;
         space.enter(&self.tracee)?;
         let result = self.run_entered(regs);
-        self.kick.in_guest.store(false, Ordering::SeqCst);
+        self.seat.leave();
         space.leave();
         if matches!(result, Err(PlatformError::Gone)) {
             space.set_broken();
@@ -390,7 +353,7 @@ impl Cpu for PtraceCpu {
     }
 
     fn kicker(&self) -> Arc<dyn Kick> {
-        self.kick.clone()
+        self.seat.clone()
     }
 }
 
@@ -398,15 +361,12 @@ impl PtraceCpu {
     /// The inside of [`Cpu::run`], with the space entered.
     fn run_entered(&mut self, regs: &mut Registers) -> Result<Exit, PlatformError> {
         let tid = self.tracee.tid;
-        let cpu = sys::current_cpu();
-        if cpu != self.tracee.cpu.replace(cpu) {
-            sys::pin(tid, cpu);
-        }
+        self.seat.place(tid, &mut self.hops);
         self.load(regs)?;
-        self.kick.in_guest.store(true, Ordering::SeqCst);
-        if self.kick.wanted.swap(false, Ordering::SeqCst) {
+        if !self.seat.enter() {
             return Ok(Exit::Interrupted);
         }
+        self.shared.balancer.note_entry();
         loop {
             sys::resume_emulated(tid).map_err(host("PTRACE_SYSEMU"))?;
             let status = sys::wait(tid);

@@ -15,6 +15,7 @@ mod cpu;
 mod fpu;
 pub mod layout;
 mod probe;
+mod seat;
 mod seccomp;
 mod slots;
 mod space;
@@ -67,6 +68,7 @@ struct Shared {
     zygote: zygote::Zygote,
     entries: stub::Entries,
     fpu: fpu::Fpu,
+    balancer: seat::Balancer,
     /// Keeps guest RAM's descriptor open.
     _ram: GuestRam,
     processes: AtomicU64,
@@ -81,6 +83,7 @@ impl PtracePlatform {
     /// # Errors
     /// [`PtraceError`] when the host refuses.
     pub fn new(ram: &GuestRam) -> Result<Arc<PtracePlatform>, PtraceError> {
+        sys::no_signal_for_stops();
         let fpu = fpu::Fpu::probe();
         let entries = stub::entries(fpu.pku);
         let slots = Arc::new(slots::Slots::new().map_err(PtraceError::Zygote)?);
@@ -91,6 +94,7 @@ impl PtracePlatform {
             zygote,
             entries,
             fpu,
+            balancer: seat::Balancer::start().map_err(PtraceError::Zygote)?,
             _ram: ram.clone(),
             processes: AtomicU64::new(0),
             threads: AtomicU64::new(0),

@@ -123,10 +123,22 @@ pub fn wait(tid: Tid) -> Status {
         };
     }
 }
-/// Collects one ended child or tracee, if it has ended.
-pub fn reap(tid: Tid) {
+/// Collects a child or tracee that has ended or is about to; false if it still has to be waited for.
+pub fn reap(tid: Tid) -> bool {
     // SAFETY: wait4(2) with null pointers writes nothing.
-    unsafe { libc::waitpid(tid, std::ptr::null_mut(), libc::__WALL | libc::WNOHANG) };
+    unsafe { libc::waitpid(tid, std::ptr::null_mut(), libc::__WALL | libc::WNOHANG) != 0 }
+}
+
+/// Asks for no SIGCHLD when a tracee stops: every stop would send one, only to be ignored. Exits of
+/// children still send it; the disposition stays as it is.
+pub fn no_signal_for_stops() {
+    // SAFETY: an all-zero sigaction is valid; sigaction(2) fills it, then reads it.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(libc::SIGCHLD, std::ptr::null(), &raw mut action);
+        action.sa_flags |= libc::SA_NOCLDSTOP;
+        libc::sigaction(libc::SIGCHLD, &raw const action, std::ptr::null_mut());
+    }
 }
 
 /// Signals a thread of a stub. The caller knows that it has not been reaped.
@@ -139,22 +151,49 @@ pub fn kill(pid: Tid, signal: c_int) {
     // SAFETY: kill(2) touches no memory of ours.
     unsafe { libc::kill(pid, signal) };
 }
+/// This thread's id.
+pub fn gettid() -> Tid {
+    // SAFETY: gettid(2) cannot fail and touches no memory.
+    unsafe { libc::gettid() }
+}
 /// The CPU this thread runs on, a hint.
-pub fn current_cpu() -> usize {
+pub fn current_cpu() -> i32 {
     // SAFETY: sched_getcpu(3) touches no memory of ours.
-    usize::try_from(unsafe { libc::sched_getcpu() }).unwrap_or(0)
+    unsafe { libc::sched_getcpu() }.max(0)
+}
+
+/// A set of host CPUs.
+#[derive(Clone, Copy)]
+pub struct CpuSet(libc::cpu_set_t);
+
+impl CpuSet {
+    fn empty() -> CpuSet {
+        // SAFETY: an all-zero cpu_set_t is valid (empty).
+        CpuSet(unsafe { std::mem::zeroed() })
+    }
+    /// The CPUs this thread may use.
+    pub fn current() -> CpuSet {
+        let mut set = CpuSet::empty();
+        // SAFETY: sched_getaffinity(2) writes at most the given size.
+        unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set.0) };
+        set
+    }
+    /// Binds a thread (0: this one) to the set. Failure only costs speed.
+    pub fn bind(&self, tid: Tid) {
+        // SAFETY: sched_setaffinity(2) reads the set.
+        unsafe { libc::sched_setaffinity(tid, size_of::<libc::cpu_set_t>(), &raw const self.0) };
+    }
 }
 /// Binds a thread (0: this one) to one CPU. Failure only costs speed.
-pub fn pin(tid: Tid, cpu: usize) {
-    // SAFETY: an all-zero cpu_set_t is valid (empty).
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    if cpu >= 8 * size_of::<libc::cpu_set_t>() {
-        return;
-    }
-    // SAFETY: CPU_SET writes inside `set`, as checked above; sched_setaffinity(2) reads `set`.
-    unsafe {
-        libc::CPU_SET(cpu, &mut set);
-        libc::sched_setaffinity(tid, size_of::<libc::cpu_set_t>(), &raw const set);
+pub fn bind(tid: Tid, cpu: i32) {
+    let mut set = CpuSet::empty();
+    match usize::try_from(cpu) {
+        Ok(cpu) if cpu < 8 * size_of::<libc::cpu_set_t>() => {
+            // SAFETY: writes inside the set, as just checked.
+            unsafe { libc::CPU_SET(cpu, &mut set.0) };
+            set.bind(tid);
+        }
+        _ => {}
     }
 }
 

@@ -36,8 +36,8 @@ pub fn host(op: &'static str) -> impl FnOnce(io::Error) -> PlatformError {
 pub struct Tracee {
     /// Its thread id.
     pub tid: Tid,
-    /// The CPU it is bound to.
-    pub cpu: Cell<usize>,
+    /// The CPU it was bound to when taken up.
+    pub cpu: i32,
     /// Set when its registers are no longer the guest's.
     pub dirty: Cell<bool>,
     detached: Cell<bool>,
@@ -49,10 +49,10 @@ impl Tracee {
     pub fn seize(tid: Tid, entries: Entries) -> Result<Tracee, PlatformError> {
         // Here first, so that it wakes on our CPU: a stop across CPUs costs several times more.
         let cpu = sys::current_cpu();
-        sys::pin(tid, cpu);
+        sys::bind(tid, cpu);
         sys::seize(tid).map_err(host("PTRACE_SEIZE"))?;
-        let (cpu, dirty) = (Cell::new(cpu), Cell::new(true));
-        let tracee = Tracee { tid, cpu, dirty, detached: Cell::new(false), entries };
+        let (dirty, detached) = (Cell::new(true), Cell::new(false));
+        let tracee = Tracee { tid, cpu, dirty, detached, entries };
         sys::interrupt(tid).map_err(host("PTRACE_INTERRUPT"))?;
         loop {
             match sys::wait(tid) {
@@ -139,12 +139,18 @@ impl Tracee {
         self.detached.set(true);
         // Its registers first: never may guest code run without a tracer.
         let released = sys::set_registers(self.tid, &at(self.entries.park))
-            .and_then(|()| sys::detach(self.tid, 0))
-            .is_ok();
-        if !released {
-            sys::reap(self.tid);
+            .and_then(|()| sys::detach(self.tid, 0));
+        if released.is_err() {
+            // Killed from outside. A zombie is left over that only its tracer can remove, a moment
+            // from now perhaps; the leader's waits for its threads and ends with this thread.
+            for _ in 0..20 {
+                if sys::reap(self.tid) {
+                    break;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
         }
-        released
+        released.is_ok()
     }
 }
 
