@@ -13,6 +13,7 @@ use std::{
 
 use crate::{
     frames::Frames,
+    fs::state::FsState,
     host::Host,
     linux::{stats::Stats, table::Table},
     platform::Platform,
@@ -118,6 +119,8 @@ pub struct Kernel {
     pub names: Mutex<Names>,
     /// What went wrong on the host's or our side, for the monitor to report.
     pub failures: Failures,
+    /// What all file systems share: devices, caches, lock waits.
+    pub fs: FsState,
     /// Counters for `--stats`.
     pub stats: Stats,
     /// The `--strace` sink.
@@ -149,6 +152,7 @@ impl Kernel {
                 domain: b"(none)".to_vec(),
             }),
             failures: Failures::default(),
+            fs: FsState::default(),
             stats: Stats::default(),
             tracer: OnceLock::new(),
             config: parts.config,

@@ -52,6 +52,13 @@ impl Dentry {
             mounted: AtomicU32::new(0),
         })
     }
+    /// A file that has no name any more, or never had one (O_TMPFILE): shown as `name (deleted)`.
+    #[must_use]
+    pub fn nameless(parent: &Arc<Dentry>, inode: Arc<dyn Inode>, name: &[u8]) -> Arc<Dentry> {
+        let dentry = Dentry::make(inode, Some(parent.clone()), Arc::from(name));
+        dentry.place().deleted = true;
+        dentry
+    }
     fn place(&self) -> MutexGuard<'_, Place> {
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }

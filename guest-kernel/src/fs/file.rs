@@ -94,6 +94,13 @@ pub trait FileOps: Send + Sync + Any {
     fn attr(&self, _file: &OpenFile) -> Result<Attr, Errno> {
         Ok(Attr { mode: 0o600, nlink: 1, blksize: 4096, ..Attr::default() })
     }
+    /// Opens the same object again, through /proc/PID/fd (a pipe's either end).
+    ///
+    /// # Errors
+    /// ENXIO for objects that cannot be opened by name (sockets).
+    fn reopen(&self, _file: &OpenFile, _flags: OpenFlags) -> Result<Arc<dyn FileOps>, Errno> {
+        Err(Errno::ENXIO)
+    }
     /// What /proc/PID/fd shows for a file without a place: `pipe:[7]`, `anon_inode:[eventfd]`.
     fn describe(&self) -> String {
         "anon_inode:[unknown]".to_owned()
@@ -234,4 +241,32 @@ impl Drop for OpenFile {
             path.inode().common().locks.release(Owner::File(self.address()));
         }
     }
+}
+
+/// lseek(2) for files with a size: `end` tells it, `find` is SEEK_DATA (true) and SEEK_HOLE.
+///
+/// # Errors
+/// EINVAL for a position before the start, EOVERFLOW past what fits, ENXIO from `find`.
+pub fn seek_in(
+    file: &OpenFile,
+    offset: i64,
+    whence: u32,
+    end: impl FnOnce() -> Result<u64, Errno>,
+    find: impl FnOnce(u64, bool) -> Result<u64, Errno>,
+) -> Result<u64, Errno> {
+    file.with_position(|position| {
+        let from = |base: u64| {
+            let at = base.cast_signed().checked_add(offset).ok_or(Errno::EOVERFLOW)?;
+            u64::try_from(at).map_err(|_| Errno::EINVAL)
+        };
+        let to = match whence {
+            0 => from(0)?,
+            1 => from(*position)?,
+            2 => from(end()?)?,
+            3 | 4 => find(u64::try_from(offset).map_err(|_| Errno::ENXIO)?, whence == 3)?,
+            _ => return Err(Errno::EINVAL),
+        };
+        *position = to;
+        Ok(to)
+    })
 }

@@ -3,9 +3,12 @@
 //! `inode` is what a file system implements, `dentry` and `mount` name inodes, `walk` resolves paths,
 //! `perm` decides, `vfs` puts these together for handlers; `file` is what a descriptor refers to.
 
+pub mod body;
 pub mod buf;
 pub mod context;
 pub mod dentry;
+pub mod device;
+pub mod dirfile;
 pub mod fdtable;
 pub mod file;
 pub mod flags;
@@ -13,4 +16,8 @@ pub mod inode;
 pub mod lock;
 pub mod mount;
 pub mod perm;
+pub mod setup;
+pub mod state;
+pub mod tmpfs;
+pub mod vfs;
 pub mod walk;

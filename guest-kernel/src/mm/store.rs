@@ -49,12 +49,14 @@ impl Quota {
     pub fn set_limit(&self, pages: u64) {
         self.limit.store(pages, Ordering::Relaxed);
     }
-    fn charge(&self) -> bool {
+    /// Takes one page; false if the quota is used up.
+    pub fn charge(&self) -> bool {
         let limit = self.limit();
         let more = |used: u64| (used < limit).then_some(used + 1);
         self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
-    fn refund(&self, pages: u64) {
+    /// Gives pages back.
+    pub fn refund(&self, pages: u64) {
         self.used.fetch_sub(pages, Ordering::Relaxed);
     }
 }

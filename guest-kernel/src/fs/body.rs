@@ -1,0 +1,739 @@
+//! The contents of a regular file: pages in memory over an optional host file.
+//!
+//! One type serves tmpfs and memfd (no host file), the overlay (a host file that is only read; pages
+//! written stay here) and passed-through directories (writes go to the host, pages cache what is
+//! mapped). Neighbours: `mm` maps it, `tmpfs` and `hostfs` read and write it.
+//!
+//! Invariants: a clean page equals the host file's; a dirty one is charged to the quota. Lock order:
+//! an address space may be locked when the state's lock is taken, never the reverse, so no guest
+//! memory is touched and no mapping revoked under it.
+
+use std::{
+    any::Any,
+    collections::{BTreeMap, VecDeque},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use super::buf::{Sink, Source};
+use crate::{
+    error::Errno,
+    frames::{Frame, Frames},
+    host::{HostFile, HostTree},
+    mm::{
+        object::{Mappers, MemObject, PageError},
+        store::Quota,
+    },
+    num::Word,
+    platform::{PAGE_SHIFT, PAGE_SIZE},
+};
+
+const PAGE: usize = 4096;
+const ZERO: [u8; PAGE] = [0; PAGE];
+/// Most bytes read from the host at once.
+const RUN: u64 = 128 << 10;
+/// Largest file (MAX_LFS_FILESIZE).
+pub const MAX_SIZE: u64 = i64::MAX.cast_unsigned();
+
+/// The host file below a body, opened when needed.
+pub struct Lower {
+    tree: Arc<dyn HostTree>,
+    path: Mutex<PathBuf>,
+    write: bool,
+    handle: Mutex<Option<Arc<dyn HostFile>>>,
+}
+
+impl Lower {
+    /// The file at `path` in `tree`; `write` for passed-through directories.
+    #[must_use]
+    pub fn new(tree: Arc<dyn HostTree>, path: PathBuf, write: bool) -> Lower {
+        Lower { tree, path: Mutex::new(path), write, handle: Mutex::new(None) }
+    }
+    /// The open file.
+    ///
+    /// # Errors
+    /// The host's errno.
+    pub fn handle(&self) -> Result<Arc<dyn HostFile>, Errno> {
+        let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(handle) = &*handle {
+            return Ok(handle.clone());
+        }
+        let path = self.path.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let opened = match self.tree.open(&path, self.write) {
+            Err(Errno::EACCES | Errno::EROFS | Errno::ETXTBSY | Errno::EPERM) if self.write => {
+                self.tree.open(&path, false)?
+            }
+            other => other?,
+        };
+        *handle = Some(opened.clone());
+        Ok(opened)
+    }
+    /// It is open now.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.handle.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+    /// Closes the host file; it is opened again when needed.
+    pub fn close(&self) {
+        *self.handle.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+    /// The file was renamed on the host.
+    pub fn moved(&self, path: PathBuf) {
+        *self.path.lock().unwrap_or_else(PoisonError::into_inner) = path;
+    }
+}
+
+struct Page {
+    frame: Frame,
+    dirty: bool,
+}
+
+struct State {
+    size: u64,
+    /// Bytes of the host file that are visible where no page hides them.
+    lower_len: u64,
+    pages: BTreeMap<u64, Page>,
+    /// Dirty pages.
+    dirty: u64,
+}
+
+/// A regular file's contents.
+pub struct Body {
+    id: u64,
+    frames: Arc<Frames>,
+    quota: Option<Arc<Quota>>,
+    caches: Option<Arc<Caches>>,
+    lower: Option<Lower>,
+    through: bool,
+    state: Mutex<State>,
+    mappers: Mappers,
+    seals: AtomicU32,
+    writers: Mutex<()>,
+}
+
+/// Where pages come from and are charged to.
+#[derive(Clone)]
+pub struct Pool {
+    /// Physical memory.
+    pub frames: Arc<Frames>,
+    /// What written pages are charged to.
+    pub quota: Option<Arc<Quota>>,
+    /// Where clean pages are listed so that they can be evicted.
+    pub caches: Option<Arc<Caches>>,
+}
+
+impl Body {
+    /// An empty file; `id` is unique in the VM (`Kernel::fresh_id`).
+    #[must_use]
+    pub fn new(id: u64, pool: &Pool) -> Arc<Body> {
+        Body::make(id, pool, None, false, 0)
+    }
+    /// A file over a host file of `size` bytes, which is never written.
+    #[must_use]
+    pub fn over(id: u64, pool: &Pool, lower: Lower, size: u64) -> Arc<Body> {
+        Body::make(id, pool, Some(lower), false, size)
+    }
+    /// A host file of `size` bytes, written through.
+    #[must_use]
+    pub fn through(id: u64, pool: &Pool, lower: Lower, size: u64) -> Arc<Body> {
+        Body::make(id, pool, Some(lower), true, size)
+    }
+    fn make(id: u64, pool: &Pool, lower: Option<Lower>, through: bool, size: u64) -> Arc<Body> {
+        let over = lower.is_some();
+        let body = Arc::new(Body {
+            id,
+            frames: pool.frames.clone(),
+            quota: if through { None } else { pool.quota.clone() },
+            caches: pool.caches.clone(),
+            lower,
+            through,
+            state: Mutex::new(State { size, lower_len: size, pages: BTreeMap::new(), dirty: 0 }),
+            mappers: Mappers::default(),
+            seals: AtomicU32::new(0),
+            writers: Mutex::new(()),
+        });
+        if over && let Some(caches) = &pool.caches {
+            caches.add(&body);
+        }
+        body
+    }
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// The host file below.
+    #[must_use]
+    pub fn lower(&self) -> Option<&Lower> {
+        self.lower.as_ref()
+    }
+    /// Bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.state().size
+    }
+    /// 512-byte blocks that hold data; `lower` are those of the host file.
+    #[must_use]
+    pub fn blocks(&self, lower: u64) -> u64 {
+        let state = self.state();
+        if state.dirty == 0 && state.lower_len == state.size && self.lower.is_some() {
+            return lower;
+        }
+        state.dirty * 8 + state.lower_len.div_ceil(PAGE_SIZE).min(lower.div_ceil(8)) * 8
+    }
+    /// memfd_create(2) seals (F_SEAL_*).
+    pub fn seals(&self) -> u32 {
+        self.seals.load(Ordering::Relaxed)
+    }
+    /// Adds seals.
+    pub fn add_seals(&self, seals: u32) {
+        self.seals.fetch_or(seals, Ordering::Relaxed);
+    }
+    /// Held while a write chooses its place and is done: appends do not overlap. An address space
+    /// may be locked under it, never the reverse.
+    pub fn writing(&self) -> MutexGuard<'_, ()> {
+        self.writers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn handle(&self) -> Result<Arc<dyn HostFile>, Errno> {
+        self.lower.as_ref().ok_or(Errno::EIO)?.handle()
+    }
+    /// Whoever else changed a passed-through file's length: takes it over.
+    pub fn host_size(&self, size: u64) {
+        let mut state = self.state();
+        if self.through && state.dirty == 0 {
+            state.size = size;
+            state.lower_len = size;
+        }
+    }
+    fn alloc(&self) -> Result<Frame, Errno> {
+        if let Some(frame) = self.frames.alloc() {
+            return Ok(frame);
+        }
+        if let Some(caches) = &self.caches
+            && caches.shrink(256) > 0
+            && let Some(frame) = self.frames.alloc()
+        {
+            return Ok(frame);
+        }
+        Err(Errno::ENOMEM)
+    }
+    /// Marks a page dirty, charging it.
+    fn dirty(&self, state: &mut State, index: u64) -> Result<Frame, Errno> {
+        let page = state.pages.get_mut(&index).ok_or(Errno::EIO)?;
+        if !page.dirty {
+            if self.quota.as_ref().is_some_and(|q| !q.charge()) {
+                return Err(Errno::ENOSPC);
+            }
+            page.dirty = true;
+            state.dirty += 1;
+        }
+        Ok(page.frame.clone())
+    }
+    /// The frame of page `index`, read from the host if it lies there. The page need not lie within
+    /// the file (a write will extend it).
+    fn fetch(&self, index: u64, write: bool) -> Result<Frame, Errno> {
+        loop {
+            let visible = {
+                let mut state = self.state();
+                if let Some(page) = state.pages.get(&index) {
+                    let frame = page.frame.clone();
+                    return if write { self.dirty(&mut state, index) } else { Ok(frame) };
+                }
+                state.lower_len
+            };
+            let frame = self.alloc()?;
+            let start = index << PAGE_SHIFT;
+            let want = visible.saturating_sub(start).min(PAGE_SIZE).size();
+            if want > 0 {
+                let handle = self.handle()?;
+                let mut done = 0;
+                while done < want {
+                    let all = frame.bytes();
+                    let rest = all.subslice(done, want - done).map_err(|_| Errno::EIO)?;
+                    match handle.read_into(rest, start + done as u64)? {
+                        0 => break,
+                        n => done += n,
+                    }
+                }
+            }
+            let mut state = self.state();
+            // A page appeared, or the file was cut, while the host was asked: look again.
+            if state.pages.contains_key(&index) || (want > 0 && state.lower_len != visible) {
+                continue;
+            }
+            let dirty = self.lower.is_none();
+            if dirty && self.quota.as_ref().is_some_and(|q| !q.charge()) {
+                return Err(Errno::ENOSPC);
+            }
+            state.dirty += u64::from(dirty);
+            state.pages.insert(index, Page { frame: frame.clone(), dirty });
+            let result = if write { self.dirty(&mut state, index) } else { Ok(frame) };
+            if result.is_err() {
+                state.pages.remove(&index);
+            }
+            return result;
+        }
+    }
+
+    /// pread(2): until the end of the file, the buffer's end, or a fault; the count.
+    ///
+    /// # Errors
+    /// EFAULT or the host's errno if nothing could be read.
+    pub fn read_at(&self, dst: &mut Sink<'_>, offset: u64) -> Result<usize, Errno> {
+        let mut done = 0;
+        let mut buffer = Vec::new();
+        while dst.left() > 0 {
+            let at = offset.saturating_add(done as u64);
+            match self.read_step(dst, at, &mut buffer) {
+                Ok((0, _)) => break,
+                Ok((n, whole)) => {
+                    done += n;
+                    if !whole {
+                        break;
+                    }
+                }
+                Err(errno) if done == 0 => return Err(errno),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+    /// Copies one run; the count, and whether all of it could be stored.
+    fn read_step(
+        &self,
+        dst: &mut Sink<'_>,
+        at: u64,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(usize, bool), Errno> {
+        let index = at >> PAGE_SHIFT;
+        let within = (at % PAGE_SIZE).size();
+        let room = dst.left();
+        let (frame, run) = {
+            let state = self.state();
+            let left = state.size.saturating_sub(at);
+            if left == 0 {
+                return Ok((0, true));
+            }
+            match state.pages.get(&index) {
+                Some(page) => (Some(page.frame.clone()), left.min(PAGE_SIZE - at % PAGE_SIZE)),
+                None => {
+                    let next = state.pages.range(index..).next().map(|(i, _)| *i << PAGE_SHIFT);
+                    let mut run = left.min(next.unwrap_or(u64::MAX) - at).min(RUN);
+                    if at < state.lower_len {
+                        run = run.min(state.lower_len - at);
+                        (None, run)
+                    } else {
+                        let want = run.size().min(room).min(PAGE);
+                        drop(state);
+                        return dst.put(&ZERO[..want]).map(|n| (n, n == want));
+                    }
+                }
+            }
+        };
+        let want = run.size().min(room);
+        if let Some(frame) = frame {
+            let mut page = [0; PAGE];
+            frame.read(within, &mut page[..want]);
+            return dst.put(&page[..want]).map(|n| (n, n == want));
+        }
+        buffer.resize(want, 0);
+        let got = self.handle()?.read_at(&mut buffer[..want], at)?;
+        dst.put(&buffer[..got]).map(|n| (n, n == got && got > 0))
+    }
+    /// pwrite(2), growing the file up to `limit`; the count.
+    ///
+    /// # Errors
+    /// EFAULT, ENOSPC, EFBIG or the host's errno if nothing could be written.
+    pub fn write_at(&self, src: &mut Source<'_>, offset: u64, limit: u64) -> Result<usize, Errno> {
+        if src.left() == 0 {
+            return Ok(0);
+        }
+        let limit = limit.min(MAX_SIZE);
+        if offset >= limit {
+            return Err(Errno::EFBIG);
+        }
+        let mut done = 0;
+        let mut buffer = vec![0; if self.through { src.left().min(64 << 10) } else { PAGE }];
+        while src.left() > 0 {
+            let at = offset + done as u64;
+            let cap = (limit - at).size();
+            let step = if self.through {
+                self.write_through(src, at, cap, &mut buffer)
+            } else {
+                self.write_page(src, at, cap, &mut buffer)
+            };
+            match step {
+                Ok((n, whole)) => {
+                    done += n;
+                    if !whole || n == 0 {
+                        break;
+                    }
+                }
+                Err(errno) if done == 0 => {
+                    return Err(if errno == Errno::ENOMEM { Errno::ENOSPC } else { errno });
+                }
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+    fn write_page(
+        &self,
+        src: &mut Source<'_>,
+        at: u64,
+        cap: usize,
+        buffer: &mut [u8],
+    ) -> Result<(usize, bool), Errno> {
+        let within = (at % PAGE_SIZE).size();
+        let want = (PAGE - within).min(src.left()).min(cap);
+        let got = src.take(&mut buffer[..want])?;
+        let frame = self.fetch(at >> PAGE_SHIFT, true)?;
+        let mut state = self.state();
+        frame.write(within, &buffer[..got]);
+        state.size = state.size.max(at + got as u64);
+        Ok((got, got == want))
+    }
+    fn write_through(
+        &self,
+        src: &mut Source<'_>,
+        at: u64,
+        cap: usize,
+        buffer: &mut [u8],
+    ) -> Result<(usize, bool), Errno> {
+        let want = buffer.len().min(src.left()).min(cap);
+        let got = src.take(&mut buffer[..want])?;
+        let wrote = self.handle()?.write_at(&buffer[..got], at)?;
+        let mut state = self.state();
+        state.size = state.size.max(at + wrote as u64);
+        state.lower_len = state.size;
+        // Mapped pages must show what was written.
+        let mut pos = at;
+        let end = at + wrote as u64;
+        while pos < end {
+            let step = (PAGE_SIZE - pos % PAGE_SIZE).min(end - pos);
+            if let Some(page) = state.pages.get(&(pos >> PAGE_SHIFT)) {
+                let from = (pos - at).size();
+                page.frame.write((pos % PAGE_SIZE).size(), &buffer[from..from + step.size()]);
+            }
+            pos += step;
+        }
+        Ok((wrote, wrote == want))
+    }
+    fn take_pages(&self, state: &mut State, first: u64, last: u64) -> Vec<Frame> {
+        if first >= last {
+            return Vec::new();
+        }
+        let mut upper = state.pages.split_off(&first);
+        let mut rest = upper.split_off(&last);
+        state.pages.append(&mut rest);
+        let dirty = upper.values().filter(|p| p.dirty).count() as u64;
+        state.dirty -= dirty;
+        if let Some(quota) = &self.quota {
+            quota.refund(dirty);
+        }
+        upper.into_values().map(|p| p.frame).collect()
+    }
+    /// ftruncate(2). Every mapping of pages past the end is revoked before this returns.
+    ///
+    /// # Errors
+    /// EFBIG, ENOSPC, or the host's errno.
+    pub fn set_size(&self, size: u64) -> Result<(), Errno> {
+        if size > MAX_SIZE {
+            return Err(Errno::EFBIG);
+        }
+        if self.through {
+            self.handle()?.set_len(size)?;
+        }
+        let first = size.div_ceil(PAGE_SIZE);
+        let cut = {
+            let mut state = self.state();
+            let shrinks = size < state.size;
+            state.size = size;
+            state.lower_len = if self.through { size } else { state.lower_len.min(size) };
+            // The cut page must read as zero past the end if the file grows again.
+            if size % PAGE_SIZE != 0
+                && let Some(page) = state.pages.get(&(size >> PAGE_SHIFT))
+            {
+                let from = (size % PAGE_SIZE).size();
+                page.frame.write(from, &ZERO[from..]);
+            }
+            if !shrinks {
+                return Ok(());
+            }
+            self.take_pages(&mut state, first, u64::MAX)
+        };
+        self.mappers.invalidate(self.id, first, u64::MAX);
+        drop(cut);
+        Ok(())
+    }
+    /// Makes `[start, start+len)` read as zero within the file (FALLOC_FL_PUNCH_HOLE).
+    ///
+    /// # Errors
+    /// ENOSPC, or the host's errno.
+    pub fn punch(&self, start: u64, len: u64) -> Result<(), Errno> {
+        let end = start.saturating_add(len).min(self.size().next_multiple_of(PAGE_SIZE));
+        let mut at = start;
+        while at < end {
+            let step = (PAGE_SIZE - at % PAGE_SIZE).min(end - at);
+            let index = at >> PAGE_SHIFT;
+            let whole = step == PAGE_SIZE;
+            let (cut, hidden) = {
+                let mut state = self.state();
+                let hidden = (index << PAGE_SHIFT) >= state.lower_len;
+                let cut = if whole && hidden && !self.through {
+                    self.take_pages(&mut state, index, index + 1)
+                } else {
+                    Vec::new()
+                };
+                (cut, hidden)
+            };
+            if !cut.is_empty() {
+                self.mappers.invalidate(self.id, index, index + 1);
+            } else if self.through {
+                let zeros = &ZERO[..step.size()];
+                self.write_at(&mut Source::kernel(zeros), at, end)?;
+            } else if !(hidden && whole) {
+                let frame = self.fetch(index, true)?;
+                frame.write((at % PAGE_SIZE).size(), &ZERO[..step.size()]);
+            }
+            drop(cut);
+            at += step;
+        }
+        Ok(())
+    }
+    /// Allocates the holes of `[start, start+len)` without changing the size.
+    ///
+    /// # Errors
+    /// ENOSPC; what was allocated stays.
+    pub fn reserve(&self, start: u64, len: u64) -> Result<(), Errno> {
+        if self.through {
+            return Ok(());
+        }
+        let end = start.saturating_add(len).div_ceil(PAGE_SIZE);
+        if let Some(quota) = &self.quota
+            && end - (start >> PAGE_SHIFT) > quota.limit()
+        {
+            return Err(Errno::ENOSPC);
+        }
+        for index in start >> PAGE_SHIFT..end {
+            self.fetch(index, false)
+                .map_err(|e| if e == Errno::ENOMEM { Errno::ENOSPC } else { e })?;
+        }
+        Ok(())
+    }
+    /// lseek(2) SEEK_DATA (`data`) and SEEK_HOLE.
+    ///
+    /// # Errors
+    /// ENXIO past the end, or when there is no more data.
+    pub fn seek(&self, offset: u64, data: bool) -> Result<u64, Errno> {
+        let state = self.state();
+        if offset >= state.size {
+            return Err(Errno::ENXIO);
+        }
+        if offset < state.lower_len {
+            return Ok(if data { offset } else { self.hole_from(&state, state.lower_len) });
+        }
+        let first = offset >> PAGE_SHIFT;
+        if data {
+            let (index, _) = state.pages.range(first..).next().ok_or(Errno::ENXIO)?;
+            let at = offset.max(index << PAGE_SHIFT);
+            return if at < state.size { Ok(at) } else { Err(Errno::ENXIO) };
+        }
+        Ok(self.hole_from(&state, offset))
+    }
+    #[expect(clippy::unused_self, reason = "reads as a question to the body")]
+    fn hole_from(&self, state: &State, offset: u64) -> u64 {
+        let mut index = offset >> PAGE_SHIFT;
+        if offset % PAGE_SIZE != 0 && offset == state.lower_len {
+            index += 1;
+        }
+        for (page, _) in state.pages.range(index..) {
+            if *page != index {
+                break;
+            }
+            index += 1;
+        }
+        offset.max(index << PAGE_SHIFT).min(state.size)
+    }
+    /// Writes dirty pages back to the host (passed-through files only).
+    ///
+    /// # Errors
+    /// The host's errno.
+    pub fn write_back(&self, first: u64, last: u64) -> Result<(), Errno> {
+        if !self.through || first >= last {
+            return Ok(());
+        }
+        let (due, size) = {
+            let mut state = self.state();
+            let size = state.size;
+            let mut due = Vec::new();
+            for (index, page) in state.pages.range_mut(first..last) {
+                // A mapped page may be stored to at any time: it stays dirty while it is mapped.
+                if page.dirty {
+                    page.dirty = self.frames.owners(page.frame.gpa()) > 1;
+                    due.push((*index, page.frame.clone(), !page.dirty));
+                }
+            }
+            state.dirty -= due.iter().filter(|d| d.2).count() as u64;
+            (due, size)
+        };
+        if due.is_empty() {
+            return Ok(());
+        }
+        let handle = self.handle()?;
+        for (index, frame, _) in due {
+            let start = index << PAGE_SHIFT;
+            let len = size.saturating_sub(start).min(PAGE_SIZE).size();
+            let mut page = [0; PAGE];
+            frame.read(0, &mut page[..len]);
+            let mut done = 0;
+            while done < len {
+                match handle.write_at(&page[done..len], start + done as u64)? {
+                    0 => return Err(Errno::EIO),
+                    n => done += n,
+                }
+            }
+        }
+        Ok(())
+    }
+    /// Drops clean pages that nobody else holds; the count.
+    fn evict(&self, want: usize) -> usize {
+        if self.lower.is_none() {
+            return 0;
+        }
+        let Ok(mut state) = self.state.try_lock() else { return 0 };
+        let mut due = Vec::new();
+        for (index, page) in &state.pages {
+            if due.len() == want {
+                break;
+            }
+            if !page.dirty && self.frames.owners(page.frame.gpa()) == 1 {
+                due.push(*index);
+            }
+        }
+        for index in &due {
+            state.pages.remove(index);
+        }
+        due.len()
+    }
+}
+
+impl MemObject for Body {
+    fn id(&self) -> u64 {
+        self.id
+    }
+    fn page(&self, index: u64, write: bool) -> Result<Frame, PageError> {
+        if index >= self.state().size.div_ceil(PAGE_SIZE) {
+            return Err(PageError::PastEnd);
+        }
+        self.fetch(index, write).map_err(|errno| match errno {
+            Errno::ENOMEM => PageError::NoMemory,
+            _ => PageError::Io,
+        })
+    }
+    fn resident(&self, index: u64) -> Option<Frame> {
+        let state = self.state();
+        if index >= state.size.div_ceil(PAGE_SIZE) {
+            return None;
+        }
+        state.pages.get(&index).map(|p| p.frame.clone())
+    }
+    fn prefetch(&self, index: u64, count: u64) {
+        if self.lower.is_none() {
+            return;
+        }
+        for index in index..index.saturating_add(count.min(64)) {
+            if self.page(index, false).is_err() {
+                break;
+            }
+        }
+    }
+    fn tracks_writes(&self) -> bool {
+        self.lower.is_some()
+    }
+    fn sync(&self, first: u64, last: u64) {
+        // msync(2) reports through fsync; a host refusal here has nobody to hear it.
+        let _ = self.write_back(first, last);
+    }
+    fn mappers(&self) -> &Mappers {
+        &self.mappers
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        let _ = self.write_back(0, u64::MAX);
+        if let Some(quota) = &self.quota {
+            quota.refund(self.state().dirty);
+        }
+    }
+}
+
+/// The bodies whose clean pages can be dropped when memory is short.
+#[derive(Default)]
+pub struct Caches {
+    bodies: Mutex<Vec<Weak<Body>>>,
+}
+
+impl Caches {
+    fn bodies(&self) -> MutexGuard<'_, Vec<Weak<Body>>> {
+        self.bodies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn add(&self, body: &Arc<Body>) {
+        let mut bodies = self.bodies();
+        if bodies.len() >= 1024 && bodies.len().is_power_of_two() {
+            bodies.retain(|b| b.strong_count() > 0);
+        }
+        bodies.push(Arc::downgrade(body));
+    }
+    /// Drops up to `want` clean pages that nobody maps; the count.
+    pub fn shrink(&self, want: usize) -> usize {
+        let bodies = self.bodies().clone();
+        let mut freed = 0;
+        for body in bodies.iter().filter_map(Weak::upgrade) {
+            freed += body.evict(want - freed);
+            if freed >= want {
+                break;
+            }
+        }
+        freed
+    }
+}
+
+/// Bodies with an open host file, oldest first: more than [`MAX_HANDLES`] are not kept open.
+#[derive(Default)]
+pub struct Handles {
+    open: Mutex<VecDeque<Weak<Body>>>,
+}
+
+/// Host files kept open for bodies.
+const MAX_HANDLES: usize = 256;
+
+impl Handles {
+    /// Opens the host file below `body`, perhaps closing another's.
+    ///
+    /// # Errors
+    /// The host's errno.
+    pub fn open(&self, body: &Arc<Body>) -> Result<(), Errno> {
+        let Some(lower) = body.lower() else { return Ok(()) };
+        let known = lower.is_open();
+        lower.handle()?;
+        if known {
+            return Ok(());
+        }
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.push_back(Arc::downgrade(body));
+        while open.len() > MAX_HANDLES {
+            if let Some(oldest) = open.pop_front().and_then(|b| b.upgrade())
+                && let Some(lower) = oldest.lower()
+            {
+                lower.close();
+            }
+        }
+        Ok(())
+    }
+}
