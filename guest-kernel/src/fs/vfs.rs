@@ -3,7 +3,7 @@
 //! What handlers, the program loader and sockets' names call. Each function takes on whose behalf it
 //! acts, where relative paths start, and the path.
 
-use std::sync::Arc;
+use std::{any::Any, sync::Arc};
 
 use super::{
     dentry::{Dentry, Path},
@@ -15,8 +15,10 @@ use super::{
     walk::{Followed, Found, Last, Walk},
 };
 use crate::{
+    call::Cx,
     creds::cap,
     error::{Errno, Stop},
+    pipe::Pipe,
 };
 
 /// How to open.
@@ -252,23 +254,29 @@ pub fn rename(
     Ok(())
 }
 
-/// Opens `path`.
+/// Opens `path`. A FIFO can be opened only with the call `cx` that may have to wait for its other end.
 ///
 /// # Errors
 /// As openat2(2), or a wait (a FIFO without its other end).
-pub fn open(who: &Actor, start: &Path, path: &[u8], how: &How) -> Result<Arc<OpenFile>, Stop> {
+pub fn open(
+    who: &Actor,
+    start: &Path,
+    path: &[u8],
+    how: &How,
+    cx: Option<&mut Cx<'_>>,
+) -> Result<Arc<OpenFile>, Stop> {
     let flags = how.flags;
     if flags.contains(OpenFlags::TMPFILE) {
         return open_tmpfile(who, start, path, how).map_err(Stop::Errno);
     }
     let mut walk = Walk::new(who, start, how.resolve);
     if flags.contains(OpenFlags::CREAT) && !flags.contains(OpenFlags::PATH) {
-        return open_or_create(who, &mut walk, start, path, how);
+        return open_or_create(who, &mut walk, start, path, how, cx);
     }
     let follow = !flags.contains(OpenFlags::NOFOLLOW);
     match walk.find(start, path, follow)? {
-        Found::Path(path) => open_at(who, &path, flags, false),
-        Found::File(file) => reopen(who, &file, flags),
+        Found::Path(path) => open_at(who, &path, flags, false, cx),
+        Found::File(file) => reopen(who, &file, flags, cx),
     }
 }
 
@@ -278,6 +286,7 @@ fn open_or_create(
     start: &Path,
     path: &[u8],
     how: &How,
+    cx: Option<&mut Cx<'_>>,
 ) -> Result<Arc<OpenFile>, Stop> {
     let flags = how.flags;
     let exclusive = flags.contains(OpenFlags::EXCL);
@@ -297,7 +306,7 @@ fn open_or_create(
                 // Somebody else was faster.
                 Err(Errno::EEXIST) if !exclusive => walk.child(&dir, &name)?,
                 Err(errno) => return Err(errno.into()),
-                Ok(made) => return open_at(who, &made, flags, true),
+                Ok(made) => return open_at(who, &made, flags, true, cx),
             },
             Err(errno) => return Err(errno.into()),
         };
@@ -305,14 +314,14 @@ fn open_or_create(
             return Err(Errno::EEXIST.into());
         }
         if !found.attr()?.is_symlink() {
-            return open_at(who, &found, flags, false);
+            return open_at(who, &found, flags, false, cx);
         }
         if flags.contains(OpenFlags::NOFOLLOW) {
             return Err(Errno::ELOOP.into());
         }
         match walk.follow(&dir, &found)? {
-            Followed::Magic(Magic::Path(path)) => return open_at(who, &path, flags, false),
-            Followed::Magic(Magic::File(file)) => return reopen(who, &file, flags),
+            Followed::Magic(Magic::Path(path)) => return open_at(who, &path, flags, false, cx),
+            Followed::Magic(Magic::File(file)) => return reopen(who, &file, flags, cx),
             Followed::Text(from, text) => (start, path) = (from, text),
         }
     }
@@ -343,9 +352,14 @@ fn open_tmpfile(who: &Actor, start: &Path, path: &[u8], how: &How) -> Result<Arc
 }
 
 /// Opens an object that has no place again, through /proc/self/fd.
-fn reopen(who: &Actor, file: &Arc<OpenFile>, flags: OpenFlags) -> Result<Arc<OpenFile>, Stop> {
+fn reopen(
+    who: &Actor,
+    file: &Arc<OpenFile>,
+    flags: OpenFlags,
+    cx: Option<&mut Cx<'_>>,
+) -> Result<Arc<OpenFile>, Stop> {
     match &file.path {
-        Some(path) => open_at(who, path, flags, false),
+        Some(path) => open_at(who, path, flags, false, cx),
         None => Ok(OpenFile::new(file.ops.reopen(file, flags)?, flags)),
     }
 }
@@ -360,6 +374,7 @@ pub fn open_at(
     path: &Path,
     flags: OpenFlags,
     created: bool,
+    cx: Option<&mut Cx<'_>>,
 ) -> Result<Arc<OpenFile>, Stop> {
     let attr = path.attr()?;
     if flags.contains(OpenFlags::DIRECTORY) && !attr.is_dir() {
@@ -401,7 +416,7 @@ pub fn open_at(
             let device = who.kernel.fs.devices.get(attr.rdev).ok_or(Errno::ENXIO)?;
             device.open(who, path, attr.rdev, flags)?
         }
-        mode::FIFO => open_fifo(who, path, flags)?,
+        mode::FIFO => open_fifo(who, path, flags, cx)?,
         mode::SOCK | mode::BLK => return Err(Errno::ENXIO.into()),
         _ => path.inode().clone().open(who, flags)?,
     };
@@ -418,8 +433,18 @@ fn access_of(flags: OpenFlags) -> (bool, bool) {
     (!flags.contains(OpenFlags::WRONLY) || flags.contains(OpenFlags::RDWR), writes)
 }
 
-fn open_fifo(_who: &Actor, _path: &Path, _flags: OpenFlags) -> Result<Arc<dyn FileOps>, Stop> {
-    Err(Errno::ENXIO.into())
+fn open_fifo(
+    who: &Actor,
+    path: &Path,
+    flags: OpenFlags,
+    cx: Option<&mut Cx<'_>>,
+) -> Result<Arc<dyn FileOps>, Stop> {
+    let cx = cx.ok_or(Errno::ENXIO)?;
+    let make = || -> Arc<dyn Any + Send + Sync> { Pipe::new(who.kernel.fresh_id()) };
+    let pipe = path.inode().common().attached_or(make);
+    let pipe = pipe.downcast::<Pipe>().map_err(|_| Errno::ENXIO)?;
+    let end: Arc<dyn FileOps> = crate::pipe::open_fifo(cx, &pipe, flags)?;
+    Ok(end)
 }
 
 /// What an O_PATH descriptor refers to: nothing can be done with it but to name the place.
