@@ -5,8 +5,8 @@
 use std::{env, path::PathBuf, process::Command};
 
 fn main() {
-    let firmware = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("set by Cargo"))
-        .join("../firmware");
+    let firmware =
+        PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("set by Cargo")).join("../firmware");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("set by Cargo")).join("firmware.elf");
     let script = firmware.join("link.ld");
     for file in ["src/main.rs", "src/abi.rs", "src/layout.rs", "link.ld"] {

@@ -7,9 +7,14 @@ use crate::guest;
 
 guest!(
     touches,
-    ".balign 16", "mov rax, [rbx]", "syscall",
-    ".balign 16", "mov [rbx], rax", "syscall",
-    ".balign 16", "jmp rbx",
+    ".balign 16",
+    "mov rax, [rbx]",
+    "syscall",
+    ".balign 16",
+    "mov [rbx], rax",
+    "syscall",
+    ".balign 16",
+    "jmp rbx",
 );
 
 fn read(vm: &Vm, cpu: &mut dyn trapgate_kernel::platform::Cpu, va: u64) -> Option<u64> {
@@ -153,13 +158,7 @@ fn recycled_page_tables_carry_nothing_over() {
     }
 }
 
-guest!(
-    hammer_read,
-    "2: mov rax, [rbx]",
-    "cmp rax, rdx",
-    "je 2b",
-    "syscall",
-);
+guest!(hammer_read, "2: mov rax, [rbx]", "cmp rax, rdx", "je 2b", "syscall",);
 guest!(hammer_write, "2: mov [rbx], rdx", "jmp 2b");
 
 /// Another thread hammers a page while it is unmapped, redirected or write-protected under it.
@@ -204,7 +203,11 @@ fn a_hammering_thread_loses_the_page_at_once() {
                 std::thread::sleep(std::time::Duration::from_micros(200));
                 let mut now = [0; 8];
                 frame.read(0, &mut now);
-                assert_eq!(u64::from_le_bytes(now), 0x7777, "round {round}: a store after revocation");
+                assert_eq!(
+                    u64::from_le_bytes(now),
+                    0x7777,
+                    "round {round}: a store after revocation"
+                );
                 let (exit, rax) = hammer.join().expect("the hammer");
                 match exit {
                     Exit::Fault(f) => assert_eq!((f.vector, f.addr), (14, va)),

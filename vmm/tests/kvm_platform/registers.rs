@@ -48,8 +48,7 @@ fn a_system_call_preserves_every_register() {
         }
         regs = sent;
         assert_eq!(run(&mut *cpu, &mut regs), Exit::Syscall);
-        let wanted =
-            Registers { rip: CODE + 2, rcx: CODE + 2, r11: sent.rflags, ..sent };
+        let wanted = Registers { rip: CODE + 2, rcx: CODE + 2, r11: sent.rflags, ..sent };
         assert_eq!(regs, wanted, "round {round}");
     }
 }
@@ -124,7 +123,10 @@ fn the_fpu_round_trips() {
     set[576..592].fill(0x44);
     cpu.set_fpu(&set).expect("a good area");
     assert_eq!(run(&mut *cpu, &mut regs), Exit::Syscall);
-    assert_eq!((word(&vm.data, 160), word(&vm.data, 576)), (0x3333_3333_3333_3333, 0x4444_4444_4444_4444));
+    assert_eq!(
+        (word(&vm.data, 160), word(&vm.data, 576)),
+        (0x3333_3333_3333_3333, 0x4444_4444_4444_4444)
+    );
     // Hostile areas are refused and change nothing.
     let mut bad = set.clone();
     bad[519] = 0x80;

@@ -6,9 +6,7 @@ use kvm_bindings::kvm_regs;
 use trapgate_firmware::layout;
 use trapgate_kernel::{
     frames::Frame,
-    platform::{
-        Access, AddressSpace, Cpu, Exit, Fault, Kick, PlatformError, Registers, USER_END,
-    },
+    platform::{Access, AddressSpace, Cpu, Exit, Fault, Kick, PlatformError, Registers, USER_END},
 };
 
 use super::{
@@ -62,7 +60,9 @@ impl KvmCpu {
         let stub = raw.rip.wrapping_sub(layout::VECTORS);
         match stop {
             // In ring 3 a guest may jump to the gate as well: a system call with its RCX and R11.
-            Stop::Out(layout::PORT_SYSCALL) if at_gate && ring3 == user_gate => {
+            // A deprivileged host emulates some SYSCALLs (a wild RSP is enough): those raise the
+            // CPL as on hardware.
+            Stop::Out(layout::PORT_SYSCALL) if at_gate && (user_gate || !ring3) => {
                 bump(&counters.syscalls);
                 store(regs, &raw, vcpu);
                 regs.rip = raw.rcx;
@@ -184,7 +184,7 @@ fn store(regs: &mut Registers, raw: &kvm_regs, vcpu: &mut Vcpu) {
 }
 
 /// Loads `regs` and the root for the next entry, touching as little as possible.
-fn load(vcpu: &mut Vcpu, regs: &Registers, root: u64) {
+fn load(vcpu: &mut Vcpu, regs: &Registers, root: u64, kind: Kind) {
     let flags = regs.rflags & USER_FLAGS | FIXED_FLAGS;
     let mut raw = kvm_regs {
         rax: regs.rax,
@@ -207,9 +207,12 @@ fn load(vcpu: &mut Vcpu, regs: &Registers, root: u64) {
         rflags: flags,
     };
     if vcpu.cpl() == 0 {
-        // SYSRET loads RIP from RCX and RFLAGS from R11, as a returning system call wants them
+        // Where ring 0 is native, SYSRET is the cheaper way back. It loads RIP from RCX and RFLAGS from R11, as a returning system call wants them
         // anyway. RIP is below USER_END, so it cannot fault in ring 0.
-        let sysret = regs.rcx == regs.rip && regs.r11 == flags && flags & NO_SYSRET_FLAGS == 0;
+        let sysret = kind == Kind::Hardware
+            && regs.rcx == regs.rip
+            && regs.r11 == flags
+            && flags & NO_SYSRET_FLAGS == 0;
         if sysret {
             raw.rip = layout::SYSRET;
             raw.rflags = 2;
@@ -258,7 +261,7 @@ impl Cpu for KvmCpu {
                 kicker.leave();
                 continue;
             }
-            load(vcpu, regs, root);
+            load(vcpu, regs, root, self.machine.kind);
             let exit = loop {
                 let stop = vcpu.run();
                 kicker.leave();

@@ -23,9 +23,7 @@ use std::{
     },
 };
 
-use kvm_bindings::{
-    CpuId, KVM_MAX_CPUID_ENTRIES, kvm_enable_cap, kvm_userspace_memory_region,
-};
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_enable_cap, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 use trapgate_kernel::platform::{AddressSpace, Cpu, Platform, PlatformError, XsaveLayout};
 
@@ -141,8 +139,8 @@ impl KvmPlatform {
     /// [`KvmError`], whose message is meant for the user.
     pub fn new(ram: &GuestRam, options: KvmOptions) -> Result<Arc<KvmPlatform>, KvmError> {
         kick::install()?;
-        let kvm = Kvm::new()
-            .map_err(|e| KvmError::Open(io::Error::from_raw_os_error(e.errno())))?;
+        let kvm =
+            Kvm::new().map_err(|e| KvmError::Open(io::Error::from_raw_os_error(e.errno())))?;
         if kvm.get_api_version() != 12 {
             return Err(KvmError::Missing("KVM API version 12"));
         }
@@ -167,10 +165,8 @@ impl KvmPlatform {
             ..Default::default()
         };
         let _ = vm.enable_cap(&quirks);
-        let revoker = Revoker::new(ram).map_err(|source| KvmError::Call {
-            op: "mapping guest memory for KVM",
-            source,
-        })?;
+        let revoker = Revoker::new(ram)
+            .map_err(|source| KvmError::Call { op: "mapping guest memory for KVM", source })?;
         let slot = kvm_userspace_memory_region {
             slot: 0,
             flags: 0,
@@ -182,8 +178,9 @@ impl KvmPlatform {
         // `revoker`, which `Machine` drops after `vm`; no other slot overlaps it.
         unsafe { vm.set_user_memory_region(slot) }.map_err(call("KVM_SET_USER_MEMORY_REGION"))?;
         let image = image::Image::load(ram)?;
-        let supported =
-            kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(call("KVM_GET_SUPPORTED_CPUID"))?;
+        let supported = kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(call("KVM_GET_SUPPORTED_CPUID"))?;
         let (cpuid, xsave) = fpu::guest_cpuid(supported);
         let mut machine = Machine {
             vm,
@@ -199,7 +196,9 @@ impl KvmPlatform {
             counters: Counters::default(),
         };
         let keeper = probe::settle(&mut machine)?;
-        let limit = kvm.get_max_vcpus().min(usize::try_from(trapgate_firmware::layout::VCPU_MAX).unwrap_or(1));
+        let limit = kvm
+            .get_max_vcpus()
+            .min(usize::try_from(trapgate_firmware::layout::VCPU_MAX).unwrap_or(1));
         let limit = options.vcpus.unwrap_or(limit).clamp(1, limit.saturating_sub(1).max(1));
         machine.mxcsr_mask = keeper.mxcsr_mask();
         machine.revoker.adopt(keeper, machine.shadow);
@@ -256,7 +255,9 @@ impl Platform for KvmPlatform {
     }
     fn in_use(&self) -> Vec<(&'static str, u64)> {
         self.machine.revoker.settle(&self.machine);
-        vec![("vCPU leases", self.pool.leases()), ("page-table frames", self.machine.revoker.tables())]
+        vec![
+            ("vCPU leases", self.pool.leases()),
+            ("page-table frames", self.machine.revoker.tables()),
+        ]
     }
 }
-

@@ -189,10 +189,8 @@ impl Pool {
     fn wait(&self, seat: &Arc<Seat>) {
         self.waiters.fetch_add(1, Ordering::SeqCst);
         let state = self.state();
-        let (mut state, timeout) = self
-            .freed
-            .wait_timeout(state, SLICE)
-            .unwrap_or_else(PoisonError::into_inner);
+        let (mut state, timeout) =
+            self.freed.wait_timeout(state, SLICE).unwrap_or_else(PoisonError::into_inner);
         self.waiters.fetch_sub(1, Ordering::SeqCst);
         let seats = state.seats.len();
         if !timeout.timed_out() || seats == 0 {

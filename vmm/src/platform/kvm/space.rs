@@ -151,8 +151,7 @@ fn table(machine: &Machine) -> Result<Frame, PlatformError> {
 impl AddressSpace for Space {
     fn apply(&self, edits: &[Edit]) -> Result<(), PlatformError> {
         let inner = self.inner();
-        let mut editor =
-            Editor { machine: &self.machine, inner: &inner, runs: Runs::default() };
+        let mut editor = Editor { machine: &self.machine, inner: &inner, runs: Runs::default() };
         let mut result = Ok(());
         for edit in edits {
             let (va, len, op) = match *edit {
@@ -217,9 +216,14 @@ fn retire_tree(machine: &Machine, table: Gpa, level: u32) {
 #[derive(Clone, Copy)]
 enum Op {
     /// Translate to the address plus `offset`.
-    Map { offset: u64, bits: u64 },
+    Map {
+        offset: u64,
+        bits: u64,
+    },
     Unmap,
-    Protect { bits: u64 },
+    Protect {
+        bits: u64,
+    },
 }
 
 impl Op {

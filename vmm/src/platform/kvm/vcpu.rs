@@ -81,10 +81,8 @@ impl Vcpu {
     /// Creates vCPU `id` with everything set but the register file and the root.
     pub(super) fn new(machine: &Machine, id: u64, user_gate: bool) -> Result<Vcpu, KvmError> {
         let fd = machine.vm.create_vcpu(id).map_err(call("KVM_CREATE_VCPU"))?;
-        let page = machine
-            .image
-            .vcpu_page(&machine.ram, id, user_gate)
-            .map_err(|_| KvmError::Memory)?;
+        let page =
+            machine.image.vcpu_page(&machine.ram, id, user_gate).map_err(|_| KvmError::Memory)?;
         let page_va = layout::VCPU + id * PAGE_SIZE;
         let mut cpuid = machine.cpuid.clone();
         let apic = u32::try_from(id).unwrap_or(0);
