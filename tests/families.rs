@@ -45,7 +45,7 @@ macro_rules! families {
 }
 
 families! {
-    dirs epoll eventfd fcntl file_io file_open file_seek flock memfd mmap mmap_file mprotect
-    mremap path pipe poll rename signalfd splice stat tcp timerfd udp unix_dgram unix_pass
-    unix_stream xattr
+    clone dirs epoll eventfd exec fcntl file_io file_open file_seek flock fork memfd mmap
+    mmap_file mprotect mremap path pipe poll rename signalfd splice stat tcp timerfd udp
+    unix_dgram unix_pass unix_stream xattr
 }
