@@ -112,8 +112,10 @@ fn open(rounds: u64) -> std::io::Result<()> {
 fn spawn(rounds: u64) -> std::io::Result<()> {
     let program = std::env::current_exe()?;
     for _ in 0..rounds {
-        let status =
-            std::process::Command::new(&program).args(["bench-guest", "nothing"]).status()?;
+        let status = std::process::Command::new(&program)
+            .args(["bench-guest", "nothing"])
+            .stdout(std::process::Stdio::null())
+            .status()?;
         if !status.success() {
             return Err(std::io::Error::other(format!("the child ended with {status}")));
         }
