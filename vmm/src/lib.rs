@@ -5,6 +5,8 @@ pub mod bench;
 pub mod cli;
 pub mod events;
 pub mod exit;
+#[allow(unsafe_code, reason = "makes the kernel's host calls")]
+pub mod host;
 #[allow(unsafe_code, reason = "maps guest RAM")]
 pub mod memory;
 #[allow(unsafe_code, reason = "talks to KVM and ptrace")]

@@ -1,0 +1,130 @@
+//! The monitor's side of the kernel's door to the host: every host call the kernel can cause is
+//! made in this module.
+//!
+//! * `mod.rs`: clocks, randomness, threads, CPU time (clock_gettime, getrandom, clone, getrusage,
+//!   sysinfo).
+//! * `tree.rs`: a directory tree (openat2, fstat, readlinkat, getdents64, mkdirat, symlinkat, linkat,
+//!   renameat2, unlinkat, fchmod, fchown, utimensat, fstatfs).
+//! * `file.rs`: a regular file (pread, pwrite, ftruncate, fsync, fstat).
+//! * `stream.rs`: the monitor's standard streams (read, write, pread, lseek, poll, epoll).
+
+mod file;
+mod stream;
+mod tree;
+
+use std::{io, path::Path, sync::Arc, time::Duration};
+
+pub use self::stream::Streams;
+use rustix::time::{ClockId, clock_gettime};
+use trapgate_kernel::{
+    error::Errno,
+    host::{Host, HostStat, HostTree},
+};
+
+/// Stack of a host thread that runs a task: handlers are shallow, and thousands may exist.
+const STACK_BYTES: usize = 512 << 10;
+
+/// The real host.
+pub struct LinuxHost {
+    cpus: usize,
+    memory: u64,
+}
+
+impl LinuxHost {
+    /// Looks at the machine once.
+    #[must_use]
+    pub fn new() -> LinuxHost {
+        let info = rustix::system::sysinfo();
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        LinuxHost { cpus, memory: info.totalram.saturating_mul(u64::from(info.mem_unit)) }
+    }
+}
+
+impl Default for LinuxHost {
+    fn default() -> LinuxHost {
+        LinuxHost::new()
+    }
+}
+
+fn clock(id: ClockId) -> Duration {
+    let now = clock_gettime(id);
+    // Neither part is negative for clocks that count up from boot or the epoch.
+    Duration::new(now.tv_sec.cast_unsigned(), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+fn timeval(value: libc::timeval) -> Duration {
+    let micros = u32::try_from(value.tv_usec).unwrap_or(0);
+    Duration::new(value.tv_sec.cast_unsigned(), micros.saturating_mul(1000))
+}
+
+impl Host for LinuxHost {
+    fn monotonic(&self) -> Duration {
+        clock(ClockId::Monotonic)
+    }
+    fn realtime(&self) -> Duration {
+        clock(ClockId::Realtime)
+    }
+    fn boottime(&self) -> Duration {
+        clock(ClockId::Boottime)
+    }
+    fn thread_cpu_time(&self) -> (Duration, Duration) {
+        // SAFETY: an all-zero rusage is a valid value of a plain C structure.
+        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+        // SAFETY: `usage` is a live, writable rusage; RUSAGE_THREAD is defined since Linux 2.6.26.
+        let rc = unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
+        if rc != 0 {
+            return (Duration::ZERO, Duration::ZERO);
+        }
+        (timeval(usage.ru_utime), timeval(usage.ru_stime))
+    }
+    fn random(&self, buf: &mut [u8]) {
+        let mut at = 0;
+        while at < buf.len() {
+            let rest = &mut buf[at..];
+            // SAFETY: the pointer and length describe `rest`, which is writable and outlives the
+            // call.
+            let n = unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) };
+            // Only EINTR is possible with these arguments; then nothing was written.
+            at += usize::try_from(n).unwrap_or(0);
+        }
+    }
+    fn spawn(&self, name: &str, body: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        let builder = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES);
+        builder.spawn(body).map(drop)
+    }
+    fn cpus(&self) -> usize {
+        self.cpus
+    }
+    fn total_memory(&self) -> u64 {
+        self.memory
+    }
+    fn open_tree(&self, path: &Path) -> Result<Arc<dyn HostTree>, Errno> {
+        Ok(Arc::new(tree::Tree::open(path)?))
+    }
+}
+
+/// The kernel's errno for a host error; one it does not know is EIO.
+fn errno(error: rustix::io::Errno) -> Errno {
+    Errno::from_raw(error.raw_os_error()).unwrap_or(Errno::EIO)
+}
+
+fn stat(raw: &rustix::fs::Stat) -> HostStat {
+    let time = |seconds: i64, nanos: u64| {
+        let nanos = u32::try_from(nanos).unwrap_or(0);
+        Duration::new(u64::try_from(seconds).unwrap_or(0), nanos)
+    };
+    HostStat {
+        dev: raw.st_dev,
+        ino: raw.st_ino,
+        mode: raw.st_mode,
+        nlink: raw.st_nlink,
+        uid: raw.st_uid,
+        gid: raw.st_gid,
+        rdev: raw.st_rdev,
+        size: raw.st_size.cast_unsigned(),
+        blocks: raw.st_blocks.cast_unsigned(),
+        atime: time(raw.st_atime, raw.st_atime_nsec),
+        mtime: time(raw.st_mtime, raw.st_mtime_nsec),
+        ctime: time(raw.st_ctime, raw.st_ctime_nsec),
+    }
+}
