@@ -52,7 +52,11 @@ pub(super) fn finish(task: &Arc<Task>) {
         let mut tree = kernel.tasks.tree();
         tree.tasks.remove(&task.tid);
         let process = &task.process;
-        process.state().dead_threads.add(&task.usage());
+        {
+            let mut state = process.state();
+            state.dead_threads.add(&task.usage());
+            state.last_uid = task.creds().uid;
+        }
         task.set_run_state(RunState::Ended);
         let left = process.drop_thread(task);
         if let Some(node) = tree.nodes.get_mut(&process.pid)

@@ -7,17 +7,21 @@
 //! looks at what is pending before it enters the guest and before it sleeps.
 
 pub mod boot;
+pub mod clone;
 pub mod dispatch;
 pub mod exit;
+pub mod family;
+pub mod pidfd;
 pub mod process;
 pub mod run;
 pub mod status;
 pub mod table;
+pub mod wait;
 
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence},
+        atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, Ordering, fence},
     },
     time::Duration,
 };
@@ -96,6 +100,8 @@ pub struct Task {
     pub pdeath_signal: AtomicU8,
     /// PR_SET_TIMERSLACK, nanoseconds.
     pub timer_slack: AtomicU64,
+    /// setpriority(2).
+    pub nice: AtomicI32,
     /// A vfork parent to be released.
     pub(crate) vfork_done: Mutex<Option<Arc<VforkDone>>>,
     /// In `Cpu::run`, or about to be: a kick is needed to reach it.
@@ -152,6 +158,7 @@ impl Task {
             robust_list: AtomicU64::new(0),
             pdeath_signal: AtomicU8::new(0),
             timer_slack: AtomicU64::new(50_000),
+            nice: AtomicI32::new(0),
             vfork_done: Mutex::default(),
             in_guest: AtomicBool::new(false),
             dying: AtomicBool::new(false),

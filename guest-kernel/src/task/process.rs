@@ -27,6 +27,8 @@ pub(super) struct State {
     pub(super) dead_threads: Usage,
     /// Used by children that were waited for.
     pub(super) children: Usage,
+    /// Real user id of the last thread that ended.
+    pub(super) last_uid: u32,
 }
 
 /// A thread group.
@@ -149,6 +151,23 @@ impl Process {
     pub fn cpu_time(&self) -> (Duration, Duration) {
         let usage = self.usage();
         (usage.user, usage.system)
+    }
+    /// It is a zombie or was reaped.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.kernel.tasks.tree().nodes.get(&self.pid).is_none_or(|n| n.zombie.is_some())
+    }
+    /// It is no more than somebody's handle.
+    #[must_use]
+    pub fn is_reaped(&self) -> bool {
+        let tree = self.kernel.tasks.tree();
+        tree.nodes.get(&self.pid).is_none_or(|n| !std::ptr::eq(&raw const *n.process, self))
+    }
+    /// Real user id, of a zombie its last thread's.
+    #[must_use]
+    pub fn uid(&self) -> u32 {
+        let last = self.state().last_uid;
+        self.any_thread().map_or(last, |t| t.creds().uid)
     }
     /// Parent, group and session; zeros once it was reaped.
     #[must_use]

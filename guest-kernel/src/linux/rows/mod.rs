@@ -1,8 +1,9 @@
 //! The table's rows, one file per man-page family.
 
 mod poll;
+mod process;
 
 use super::table::Row;
 
 /// Every family.
-pub static FAMILIES: &[&[Row]] = &[poll::ROWS];
+pub static FAMILIES: &[&[Row]] = &[poll::ROWS, process::ROWS];
