@@ -624,6 +624,13 @@ fn a_stub_let_loose_dies_at_its_first_call() {
     assert!(matches!(guest.space.apply(&[map(VA, &guest.data, RW)]), Err(PlatformError::Gone)));
 }
 
+/// The process of a stub thread.
+fn stub_process(tid: i32) -> i32 {
+    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("Tgid:")).unwrap();
+    line.trim().parse().unwrap()
+}
+
 #[test]
 fn a_stub_killed_from_outside_is_gone() {
     let machine = Machine::new();
@@ -634,12 +641,18 @@ fn a_stub_killed_from_outside_is_gone() {
     std::thread::scope(|s| {
         s.spawn(|| {
             std::thread::sleep(Duration::from_millis(20));
-            // Any other signal is dropped.
+            // Any other signal is dropped, whichever thread it hits.
             for signal in
-                [libc::SIGTERM, libc::SIGSEGV, libc::SIGSTOP, libc::SIGUSR1, libc::SIGTRAP]
+                [libc::SIGTERM, libc::SIGINT, libc::SIGSTOP, libc::SIGUSR1, libc::SIGRTMIN()]
             {
                 // SAFETY: signals a process of ours.
                 unsafe { libc::kill(tid, signal) };
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            let pid = stub_process(tid);
+            for signal in [libc::SIGSEGV, libc::SIGTRAP, libc::SIGFPE, libc::SIGSYS] {
+                // SAFETY: signals a thread of ours.
+                unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, signal) };
                 std::thread::sleep(Duration::from_millis(2));
             }
             assert!(std::fs::exists(format!("/proc/{tid}")).unwrap());

@@ -270,7 +270,8 @@ unsafe fn map_own(at: u64, len: usize, prot: i32, offset: usize) -> bool {
     got == address
 }
 
-/// All signals to their defaults and unblocked, SIGCHLD ignored.
+/// No signal blocked; those the processor raises at their defaults, all others ignored: a tracer sees
+/// them all the same, a parked thread is not bothered, and dead children leave no zombies.
 ///
 /// # Safety
 /// Only in the child.
@@ -278,7 +279,7 @@ unsafe fn forget_signals() {
     // The kernel's struct sigaction: handler, flags, restorer, mask.
     let (default, ignore) = ([0u64; 4], [libc::SIG_IGN as u64, 0, 0, 0]);
     for signal in 1..=64 {
-        let action = if signal == libc::SIGCHLD { &ignore } else { &default };
+        let action = if super::tracee::is_fault(signal) { &default } else { &ignore };
         // SAFETY: rt_sigaction(2) reads one action of 32 bytes; refusals (SIGKILL) do not matter.
         unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), 0, 8) };
     }
