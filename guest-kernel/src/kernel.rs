@@ -131,6 +131,8 @@ pub struct Kernel {
     pub queued_signals: Arc<crate::signal::queue::Charges>,
     /// Serialises epoll_ctl(2) on sets within sets.
     pub epoll_nesting: crate::epoll::NestingLock,
+    /// SysV shared memory segments.
+    pub shm: crate::mm::shm::Segments,
     /// The vDSO's page, once a program has been loaded.
     pub vdso: OnceLock<Arc<crate::mm::store::PageStore>>,
     next_id: AtomicU64,
@@ -159,6 +161,7 @@ impl Kernel {
             futexes: Arc::default(),
             queued_signals: Arc::default(),
             epoll_nesting: Default::default(),
+            shm: Default::default(),
             vdso: OnceLock::new(),
             next_id: AtomicU64::new(1),
         });

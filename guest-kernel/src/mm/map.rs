@@ -20,6 +20,8 @@ use crate::{
 pub enum Place {
     /// At the hint if that is free, else anywhere.
     Hint(u64),
+    /// Anywhere in the low 2 GiB (MAP_32BIT).
+    Low,
     /// Exactly here, replacing what is there.
     Fixed(u64),
     /// Exactly here, EEXIST if something is there.
@@ -45,8 +47,8 @@ pub struct MapRequest {
     pub file: Option<Arc<OpenFile>>,
     /// Name for `/proc/PID/maps`.
     pub name: Option<Arc<str>>,
-    /// SysV segment id.
-    pub shm: Option<i32>,
+    /// SysV segment.
+    pub shm: Option<Arc<super::shm::Attachment>>,
     /// MAP_POPULATE.
     pub populate: bool,
 }
@@ -206,6 +208,7 @@ impl Mm {
                 }
                 Ok(addr)
             }
+            Place::Low => gap_below(inner, 1 << 31, len, PAGE_SIZE).ok_or(Errno::ENOMEM),
             Place::Hint(hint) => {
                 let hint = hint & !(PAGE_SIZE - 1);
                 if hint != 0 {

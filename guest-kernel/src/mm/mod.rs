@@ -22,6 +22,7 @@ pub mod object;
 pub mod pagemap;
 pub mod protect;
 pub mod remap;
+pub mod shm;
 pub mod store;
 pub mod vma;
 

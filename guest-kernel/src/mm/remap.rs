@@ -210,7 +210,7 @@ fn continuation(vma: &Vma, place: Place, len: u64, at: u64) -> MapRequest {
         source,
         file: vma.file.clone(),
         name: vma.name.clone(),
-        shm: vma.shm,
+        shm: vma.shm.clone(),
         populate: false,
     }
 }

@@ -76,8 +76,8 @@ pub struct Vma {
     pub file: Option<Arc<OpenFile>>,
     /// What `/proc/PID/maps` calls it if it has no file (`[heap]`, `[anon:…]`).
     pub name: Option<Arc<str>>,
-    /// SysV segment id attached here.
-    pub shm: Option<i32>,
+    /// The SysV segment attached here.
+    pub shm: Option<Arc<super::shm::Attachment>>,
 }
 
 impl Vma {

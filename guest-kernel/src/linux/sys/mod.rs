@@ -3,8 +3,13 @@
 pub mod clone;
 pub mod epoll;
 pub mod eventfd;
+pub mod mempolicy;
+pub mod mm;
+pub mod mm_lock;
 pub mod pipe;
 pub mod poll;
 pub mod process;
+pub mod process_vm;
 pub mod resource;
+pub mod shm;
 pub mod wait;
