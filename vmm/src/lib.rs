@@ -1,6 +1,7 @@
 //! The monitor: platforms under the usermode kernel, guest RAM, console, CLI.
 #![deny(unsafe_code)]
 
+pub mod backend;
 pub mod bench;
 pub mod cli;
 pub mod events;
@@ -11,6 +12,8 @@ pub mod host;
 pub mod memory;
 #[allow(unsafe_code, reason = "talks to KVM and ptrace")]
 pub mod platform;
+pub mod run;
+pub mod stats;
 pub mod syscalls;
 pub mod terminal;
 pub mod units;

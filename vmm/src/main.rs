@@ -20,7 +20,8 @@ fn main() -> ExitCode {
         }
     };
     let code = match cli.command {
-        Command::Run(_) | Command::Doctor(_) => exit::report("not here yet"),
+        Command::Run(args) => run::command(&args),
+        Command::Doctor(_) => exit::report("not here yet"),
         Command::Syscalls(args) => syscalls::command(&args),
         Command::Bench(args) => bench::command(&args),
         Command::BenchGuest { item } => bench::guest_command(&item),

@@ -1,0 +1,313 @@
+//! `trapgate run`: from the command line to a VM, and from its end to an exit status.
+
+use std::{
+    ffi::OsStr,
+    io::Write,
+    os::unix::ffi::OsStrExt,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use trapgate_kernel::{
+    creds::Creds,
+    error::Errno,
+    fs::{
+        fdtable::FdTable,
+        file::OpenFile,
+        inode::Actor,
+        setup::{self, FsConfig},
+        vfs,
+    },
+    host::Host,
+    kernel::{Config, Kernel, Parts},
+    linux::{exec_image, strace::Strace},
+    signal::TaskSignals,
+    task::{TaskParts, boot::Handle, comm_from, process::rlimit, status::ExitStatus},
+};
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::{
+    backend,
+    cli::RunArgs,
+    events::{self, Ended, Target},
+    exit,
+    host::{LinuxHost, Streams},
+    memory::GuestRam,
+    platform::kvm::KvmOptions,
+    stats,
+};
+
+/// Variables passed on from the host when no `--env` is given.
+const PASSED_ON: [&str; 8] = ["PATH", "HOME", "TERM", "LANG", "LC_ALL", "TZ", "USER", "COLORTERM"];
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Least memory in which a program can run at all.
+const LEAST_MEMORY: u64 = 8 << 20;
+/// Most memory asked for when `--mem` does not say.
+const DEFAULT_MEMORY: u64 = 4 << 30;
+/// How long the VM's threads may take to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a run did not come about: the message and the exit status.
+struct Failure {
+    message: String,
+    status: u8,
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Failure {
+        Failure { message, status: exit::FAILURE }
+    }
+}
+
+/// Runs the command; the exit status.
+#[must_use]
+pub fn command(args: &RunArgs) -> u8 {
+    match run(args) {
+        Ok(status) => status,
+        Err(failure) => {
+            exit::complain(&failure.message);
+            failure.status
+        }
+    }
+}
+
+fn run(args: &RunArgs) -> Result<u8, Failure> {
+    let begun = Instant::now();
+    events::block_signals().map_err(|e| format!("cannot block signals: {e}"))?;
+    let kernel = boot(args)?;
+    let baseline = kernel.in_use().counts;
+    let streams = Streams::new().map_err(|e| format!("cannot watch standard streams: {e}"))?;
+    let handle = Arc::new(first_program(args, &kernel, &streams)?);
+    let ended = supervise(args, &handle)?;
+    let all_gone = kernel.shutdown(PATIENCE);
+    if let Some(report) = kernel.failures.fatal() {
+        exit::complain(&format!("a bug in trapgate ended the VM: {report}"));
+        return Ok(exit::FAILURE);
+    }
+    if !all_gone {
+        exit::complain("the VM's threads did not end in time (a bug in trapgate)");
+    }
+    if let Some(format) = args.stats {
+        stats::report(&kernel, format, &baseline, begun.elapsed());
+    }
+    Ok(match (ended, handle.status()) {
+        (Ended::Timeout, _) => {
+            let limit = args.timeout.unwrap_or_default();
+            exit::complain(&format!("--timeout: ended after {:.1} s", limit.as_secs_f64()));
+            exit::TIMEOUT
+        }
+        (Ended::Guest, Some(ExitStatus::Exited(code))) => code,
+        (Ended::Guest, Some(ExitStatus::Signaled { signal, .. })) => 128 + signal,
+        (Ended::Guest, None) => exit::FAILURE,
+    })
+}
+
+fn boot(args: &RunArgs) -> Result<Arc<Kernel>, Failure> {
+    let host = Arc::new(LinuxHost::new());
+    let total = host.total_memory();
+    let memory = args.mem.unwrap_or_else(|| (total / 2).min(DEFAULT_MEMORY)).max(LEAST_MEMORY);
+    if memory > total {
+        let (asked, has) = (memory >> 20, total >> 20);
+        let message = format!("--mem: {asked} MiB is more than this host's {has} MiB; lower it");
+        return Err(message.into());
+    }
+    let ram = GuestRam::new(memory).map_err(|error| error.to_string())?;
+    let vcpus = args.vcpus.map(usize::from);
+    let platform = backend::start(args.backend, &ram, KvmOptions::default())?;
+    let cpus = vcpus.unwrap_or_else(|| host.cpus()).max(1);
+    let config = Config { hostname: args.hostname.clone(), cpus, memory };
+    let kernel = Kernel::new(Parts { platform, host, frames: ram.frames.clone(), config });
+    if let Some(path) = &args.strace {
+        let out: Box<dyn Write + Send> = if path == Path::new("-") {
+            Box::new(std::io::stderr())
+        } else {
+            let file = std::fs::File::create(path)
+                .map_err(|error| format!("--strace={}: {error}", path.display()))?;
+            Box::new(file)
+        };
+        // A fresh kernel has no tracer yet.
+        let _ = kernel.tracer.set(Box::new(Strace::new(out)));
+    }
+    Ok(kernel)
+}
+
+fn environment(args: &RunArgs) -> Vec<Vec<u8>> {
+    let mut pairs: Vec<(String, Vec<u8>)> = Vec::new();
+    let mut set = |name: &str, value: &OsStr| {
+        pairs.retain(|(n, _)| n != name);
+        pairs.push((name.to_owned(), value.as_bytes().to_vec()));
+    };
+    set("PATH", OsStr::new(DEFAULT_PATH));
+    for name in PASSED_ON {
+        if let Some(value) = std::env::var_os(name) {
+            set(name, &value);
+        }
+    }
+    for var in &args.env {
+        match &var.value {
+            Some(value) => set(&var.name, OsStr::new(value)),
+            None => {
+                if let Some(value) = std::env::var_os(&var.name) {
+                    set(&var.name, &value);
+                }
+            }
+        }
+    }
+    pairs
+        .into_iter()
+        .map(|(name, value)| [name.as_bytes(), b"=", value.as_slice()].concat())
+        .collect()
+}
+
+/// The place of `program`, searched for in PATH if it has no slash, as execvp(3) does.
+fn find_program(
+    who: &Actor,
+    program: &[u8],
+    environment: &[Vec<u8>],
+) -> Result<(Vec<u8>, Arc<OpenFile>), Failure> {
+    let cwd = who.fs.cwd();
+    let candidates: Vec<Vec<u8>> = if program.contains(&b'/') {
+        vec![program.to_vec()]
+    } else {
+        let path = environment.iter().find_map(|v| v.strip_prefix(b"PATH=")).unwrap_or_default();
+        path.split(|b| *b == b':')
+            .map(|dir| if dir.is_empty() { b".".as_slice() } else { dir })
+            .map(|dir| [dir, b"/", program].concat())
+            .collect()
+    };
+    let mut denied = None;
+    for path in candidates {
+        match vfs::open_exec(who, &cwd, &path, true) {
+            Ok(file) => return Ok((path, file)),
+            Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+            Err(errno) => denied = denied.or(Some(errno)),
+        }
+    }
+    let shown = String::from_utf8_lossy(program);
+    Err(match denied {
+        Some(errno) => Failure {
+            message: format!("cannot execute '{shown}': {}", describe(errno)),
+            status: exit::NOT_EXECUTABLE,
+        },
+        None => Failure {
+            message: format!("'{shown}' not found in the guest; check --root, --bind and PATH"),
+            status: exit::NOT_FOUND,
+        },
+    })
+}
+
+/// An errno in words, with its name.
+fn describe(errno: Errno) -> String {
+    let text = std::io::Error::from_raw_os_error(i32::from(errno.raw())).to_string();
+    let text = text.split(" (os error").next().unwrap_or_default().to_owned();
+    format!("{text} ({errno})")
+}
+
+fn first_program(
+    args: &RunArgs,
+    kernel: &Arc<Kernel>,
+    streams: &Arc<Streams>,
+) -> Result<Handle, Failure> {
+    let bytes = |path: &Path| path.as_os_str().as_bytes().to_vec();
+    let mut config = FsConfig {
+        root: Some(args.root.clone()),
+        binds: args
+            .bind
+            .iter()
+            .map(|b| setup::Bind {
+                source: b.source.clone(),
+                target: bytes(&b.target),
+                read_only: b.read_only,
+            })
+            .collect(),
+        tmpfs: args.tmpfs.iter().map(|t| bytes(t)).collect(),
+        cwd: args.cwd.as_deref().map(bytes).unwrap_or_default(),
+    };
+    let fs = match setup::build(kernel, &config) {
+        Ok(fs) => fs,
+        Err(error) => return Err(error.to_string().into()),
+    };
+    if args.cwd.is_none()
+        && let Ok(cwd) = std::env::current_dir()
+    {
+        // The current directory is a courtesy: where the guest has none like it, / serves.
+        config.cwd = bytes(&cwd);
+        let who = Actor::kernel(kernel, &fs);
+        if let Ok(place) = vfs::find(&who, &fs.root(), &config.cwd, true)
+            && place.attr().is_ok_and(|a| a.is_dir())
+        {
+            fs.set_cwd(place);
+        }
+    }
+    let creds = args.user.map_or_else(|| Creds::user(0, 0), |(uid, gid)| Creds::user(uid, gid));
+    let creds = Arc::new(creds);
+    let who = Actor { kernel: kernel.clone(), creds: creds.clone(), fs: fs.clone(), task: None };
+    let envp = environment(args);
+    let argv: Vec<Vec<u8>> = args.program.iter().map(|a| a.as_bytes().to_vec()).collect();
+    let (path, file) = find_program(&who, &argv[0], &envp)?;
+    let open = |path: &[u8]| vfs::open_exec(&who, &who.fs.cwd(), path, true);
+    let image = exec_image::load(exec_image::Request {
+        kernel,
+        file,
+        path: &path,
+        argv,
+        envp,
+        creds: &creds,
+        stack_limit: rlimit::defaults()[rlimit::STACK].0,
+        randomize: true,
+        open: &open,
+    })
+    .map_err(|errno| Failure {
+        message: format!(
+            "cannot execute '{}': {}",
+            String::from_utf8_lossy(&path),
+            describe(errno)
+        ),
+        status: exit::NOT_EXECUTABLE,
+    })?;
+    let files = Arc::new(FdTable::default());
+    for number in 0..3_u8 {
+        if let Some(stream) = streams.open(number) {
+            // The table is empty and three is below any limit.
+            let _ = files.replace(i32::from(number), stream, false, 3);
+        }
+    }
+    let comm = comm_from(&image.comm);
+    let parts = TaskParts { mm: image.mm, files, fs, creds, signals: TaskSignals::default(), comm };
+    kernel
+        .start_first(parts, image.regs)
+        .map_err(|errno| format!("cannot start the first program: {}", describe(errno)).into())
+}
+
+struct Guest {
+    handle: Arc<Handle>,
+}
+
+impl Target for Guest {
+    fn signal(&self, number: i32) {
+        if let Ok(signal) = u8::try_from(number) {
+            self.handle.signal(signal);
+        }
+    }
+    fn input(&self, _bytes: &[u8]) {}
+    fn resize(&self) {}
+}
+
+/// Runs the event loop until the guest has ended or must end.
+fn supervise(args: &RunArgs, handle: &Arc<Handle>) -> Result<Ended, Failure> {
+    let broken = |error: std::io::Error| Failure::from(format!("event loop: {error}"));
+    let ended = EventFd::new(libc::EFD_CLOEXEC).map_err(broken)?;
+    let signal_end = ended.try_clone().map_err(broken)?;
+    let waiting = handle.clone();
+    std::thread::Builder::new()
+        .name("waiter".into())
+        .spawn(move || {
+            let _ = waiting.wait(None);
+            // The loop holds the other end; a counter of one cannot overflow.
+            let _ = signal_end.write(1);
+        })
+        .map_err(broken)?;
+    let target = Arc::new(Guest { handle: handle.clone() });
+    events::run(target, ended, args.timeout, false).map_err(broken)
+}
