@@ -6,7 +6,7 @@ use clap::{CommandFactory, Parser};
 use trapgate::{
     bench,
     cli::{Cli, Command},
-    exit, syscalls,
+    exit, run, syscalls,
 };
 
 fn main() -> ExitCode {
