@@ -1,4 +1,5 @@
 //! New threads and processes (clone(2)).
+#![expect(missing_docs, reason = "clone(2) names the flags")]
 
 use std::sync::{Arc, PoisonError, atomic::Ordering};
 
@@ -20,7 +21,6 @@ use crate::{
 bitflags! {
     /// What a child shares with its creator, with Linux's values (clone(2)).
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-    #[expect(missing_docs, reason = "clone(2) names them")]
     pub struct CloneFlags: u64 {
         const VM = 0x100;
         const FS = 0x200;

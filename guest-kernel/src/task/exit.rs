@@ -114,7 +114,7 @@ pub(crate) fn abandon(task: &Arc<Task>) {
 /// Gives up what the thread holds, outside every lock.
 fn release(task: &Arc<Task>) {
     if let Some(mm) = task.try_mm() {
-        clear_child_tid(task, &mm);
+        release_memory(task, &mm);
     }
     release_vfork(task);
     let mm = task.set_mm(None);
@@ -122,12 +122,11 @@ fn release(task: &Arc<Task>) {
     drop((mm, files));
 }
 
-/// CLONE_CHILD_CLEARTID: pthread_join waits for this.
-fn clear_child_tid(task: &Arc<Task>, mm: &crate::mm::Mm) {
-    let addr = task.clear_child_tid.swap(0, Ordering::Relaxed);
-    if addr != 0 {
-        let _ = mm.write_obj(addr, &0u32);
-    }
+/// What a thread owes its memory before it leaves it: robust futexes, `clear_child_tid`.
+pub(crate) fn release_memory(task: &Arc<Task>, mm: &Arc<crate::mm::Mm>) {
+    // One reference is the task's, one is the caller's: more mean that others use the memory.
+    let shared = Arc::strong_count(mm) > 2;
+    crate::futex::robust::release(task, mm, shared);
 }
 
 /// Lets a vfork parent go on: the child has its own memory now, or is gone.

@@ -9,6 +9,7 @@
 pub mod boot;
 pub mod clone;
 pub mod dispatch;
+pub mod exec;
 pub mod exit;
 pub mod family;
 pub mod pidfd;

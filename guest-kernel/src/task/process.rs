@@ -21,8 +21,6 @@ use crate::{kernel::Kernel, signal::SharedSignals, wait::WaitQueue};
 pub(super) struct State {
     /// The process is ending with this status; every thread must go.
     pub(super) exit: Option<ExitStatus>,
-    /// A thread that is replacing the image: all others must go.
-    pub(super) execing: Option<Tid>,
     /// Used by threads that have ended.
     pub(super) dead_threads: Usage,
     /// Used by children that were waited for.

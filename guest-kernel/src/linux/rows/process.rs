@@ -2,7 +2,7 @@
 
 use crate::{
     linux::{
-        sys::{clone, process, resource, wait},
+        sys::{clone, exec, process, resource, wait},
         table::Row,
     },
     row,
@@ -15,6 +15,8 @@ pub static ROWS: &[Row] = &[
         => clone::clone, Partial, "namespaces: EPERM"),
     row!(57, fork() => clone::fork, Full),
     row!(58, vfork() => clone::vfork, Full),
+    row!(59, execve(pathname: Path, argv: StrArray, envp: Addr) => exec::execve, Partial,
+        "no file capabilities, no ETXTBSY"),
     row!(60, exit(status: Int) => process::exit, Full),
     row!(61, wait4(pid: Pid, wstatus: StructOut("int"), options: Flags("wait"),
         rusage: StructOut("rusage")) => wait::wait4, Full),
@@ -42,6 +44,8 @@ pub static ROWS: &[Row] = &[
     row!(302, prlimit64(pid: Pid, resource: Enum("rlimit"), new_limit: StructIn("rlimit"),
         old_limit: StructOut("rlimit")) => resource::prlimit64, Partial,
         "CPU, RSS, CORE and RTTIME are not enforced"),
+    row!(322, execveat(dirfd: DirFd, pathname: Path, argv: StrArray, envp: Addr, flags: Flags("at"))
+        => exec::execveat, Partial, "no file capabilities, no ETXTBSY"),
     row!(424, pidfd_send_signal(pidfd: Fd, sig: Signal, info: StructIn("siginfo"), flags: Hex)
         => process::pidfd_send_signal, Full),
     row!(434, pidfd_open(pid: Pid, flags: Hex) => process::pidfd_open, Partial,

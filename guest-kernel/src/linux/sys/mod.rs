@@ -6,6 +6,7 @@ pub mod eventfd;
 pub mod mempolicy;
 pub mod mm;
 pub mod mm_lock;
+pub mod exec;
 pub mod pipe;
 pub mod poll;
 pub mod process;
