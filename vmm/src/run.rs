@@ -80,6 +80,7 @@ fn run(args: &RunArgs) -> Result<u8, Failure> {
     let streams = Streams::new().map_err(|e| format!("cannot watch standard streams: {e}"))?;
     let handle = Arc::new(first_program(args, &kernel, &streams)?);
     let ended = supervise(args, &handle)?;
+    let status = handle.status();
     let all_gone = kernel.shutdown(PATIENCE);
     if let Some(report) = kernel.failures.fatal() {
         exit::complain(&format!("a bug in trapgate ended the VM: {report}"));
@@ -91,7 +92,7 @@ fn run(args: &RunArgs) -> Result<u8, Failure> {
     if let Some(format) = args.stats {
         stats::report(&kernel, format, &baseline, begun.elapsed());
     }
-    Ok(match (ended, handle.status()) {
+    Ok(match (ended, status) {
         (Ended::Timeout, _) => {
             let limit = args.timeout.unwrap_or_default();
             exit::complain(&format!("--timeout: ended after {:.1} s", limit.as_secs_f64()));
