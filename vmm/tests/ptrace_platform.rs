@@ -447,12 +447,13 @@ fn edits_are_seen_at_once(own: bool) {
     hammered(own, |machine, guest, round, faults| {
         let frames: Vec<Frame> = (0..8).map(|_| machine.frame()).collect();
         for i in 1..300u64 {
-            let frame = &frames[i as usize % 8];
+            let nth = usize::try_from(i % 8).unwrap();
+            let frame = &frames[nth];
             frame.write(0, &i.to_le_bytes());
             guest.space.apply(&[map(VA, frame, if i % 2 == 0 { RW } else { Prot::READ })]).unwrap();
             round();
             // From here on only the new frame is seen, whatever the old one says.
-            frames[(i as usize + 7) % 8].write(0, &u64::MAX.to_le_bytes());
+            frames[(nth + 7) % 8].write(0, &u64::MAX.to_le_bytes());
             round();
             assert_eq!(guest.word(0), i, "redirected");
             if i % 3 == 0 {
@@ -514,7 +515,7 @@ fn a_page_made_read_only_is_written_no_more() {
             let protect = |prot| [Edit::Protect { va: VA, len: 4096, prot }];
             guest.space.apply(&protect(Prot::READ)).unwrap();
             read(&mut one);
-            while faults.load(Ordering::SeqCst) % 2 == 0 {
+            while faults.load(Ordering::SeqCst).is_multiple_of(2) {
                 std::thread::yield_now();
             }
             read(&mut two);
@@ -801,6 +802,43 @@ fn a_killed_monitor_leaves_no_process() {
     });
 }
 
+guest!(read_all: "2:", "add rax, [rdi]", "add rdi, 8192", "dec rcx", "jnz 2b", "syscall", "ud2");
+
+#[test]
+fn more_mappings_than_the_host_allows_a_process() {
+    const PAGES: u64 = 80_000;
+    let machine = Machine::new();
+    let guest = machine.space(read_all);
+    let frames: Vec<Frame> = (0..7).map(|_| machine.frame()).collect();
+    for (value, frame) in (1u64..).zip(&frames) {
+        frame.write(0, &value.to_le_bytes());
+    }
+    let scattered: Vec<Edit> = (0..PAGES)
+        .map(|i| map(VA + i * 8192, &frames[usize::try_from(i % 7).unwrap()], RW))
+        .collect();
+    guest.space.apply(&scattered).unwrap();
+    let sum: u64 = (0..PAGES).map(|i| i % 7 + 1).sum();
+    let mut cpu = machine.cpu(&guest);
+    for _ in 0..2 {
+        let mut regs = Registers { rdi: VA, rcx: PAGES, ..start() };
+        assert_eq!(run(&mut cpu, &mut regs), Exit::Syscall);
+        assert_eq!(regs.rax, sum);
+    }
+    // What is not there, and what is not allowed, is still told.
+    let mut regs = Registers { rdi: VA + 4096, rcx: 1, ..start() };
+    assert_eq!(fault(&mut cpu, &mut regs).addr, VA + 4096);
+    let whole = Edit::Protect { va: VA, len: PAGES * 8192, prot: Prot::READ };
+    guest.space.apply(&[whole, map(CODE, &machine.code(store), RX)]).unwrap();
+    let mut regs = Registers { rdi: VA + 8192 * 50_000, ..start() };
+    assert_eq!(fault(&mut cpu, &mut regs).addr, VA + 8192 * 50_000);
+    guest.space.apply(&[map(CODE, &machine.code(load), RX)]).unwrap();
+    guest.space.apply(&[Edit::Unmap { va: VA, len: PAGES * 8192 }]).unwrap();
+    for page in [0, 1, 50_000, PAGES - 1] {
+        let mut regs = Registers { rdi: VA + 8192 * page, ..start() };
+        assert_eq!(fault(&mut cpu, &mut regs).addr, VA + 8192 * page);
+    }
+}
+
 #[test]
 fn computing_guests_spread_over_the_cpus() {
     let cpus = std::thread::available_parallelism().unwrap().get();
@@ -875,7 +913,7 @@ fn costs() {
     });
     let frames: Vec<Frame> = (0..256).map(|_| machine.frame()).collect();
     let scattered: Vec<Edit> =
-        (0..256u64).map(|i| map(va + i * 8192, &frames[(i as usize * 7) % 256], RW)).collect();
+        (0..256).map(|i| map(va + i as u64 * 8192, &frames[(i * 7) % 256], RW)).collect();
     median("256 scattered maps, per map", 50, 256, &mut || {
         guest.space.apply(&scattered).unwrap();
         run(&mut cpu, &mut regs);

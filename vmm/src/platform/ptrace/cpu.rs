@@ -367,12 +367,25 @@ impl PtraceCpu {
             return Ok(Exit::Interrupted);
         }
         self.shared.balancer.note_entry();
+        let mut missed = None;
         loop {
             sys::resume_emulated(tid).map_err(host("PTRACE_SYSEMU"))?;
             let status = sys::wait(tid);
-            if let Some(exit) = self.decode(status, regs)? {
-                return Ok(exit);
+            let Some(exit) = self.decode(status, regs)? else { continue };
+            // Perhaps only the host's side of the translation is missing. If the same instruction
+            // faults there again, it was not that.
+            if let Exit::Fault(Fault { vector: 14, addr, .. }) = exit
+                && missed.replace((regs.rip, addr)) != Some((regs.rip, addr))
+                && as_space(&self.space)?.reinstall(&self.tracee, addr)?
+            {
+                self.load(regs)?;
+                // Its signal may have been dropped in the stub's code.
+                if self.seat.take_kick() {
+                    return Ok(Exit::Interrupted);
+                }
+                continue;
             }
+            return Ok(exit);
         }
     }
 }

@@ -75,6 +75,7 @@ struct Shared {
     threads: AtomicU64,
     batches: AtomicU64,
     calls: AtomicU64,
+    evictions: AtomicU64,
 }
 
 impl PtracePlatform {
@@ -100,6 +101,7 @@ impl PtracePlatform {
             threads: AtomicU64::new(0),
             batches: AtomicU64::new(0),
             calls: AtomicU64::new(0),
+            evictions: AtomicU64::new(0),
         });
         Ok(Arc::new(PtracePlatform { shared }))
     }
@@ -136,6 +138,7 @@ impl Platform for PtracePlatform {
         vec![
             ("stub batches", self.shared.batches.load(Ordering::Relaxed)),
             ("stub calls", self.shared.calls.load(Ordering::Relaxed)),
+            ("stub evictions", self.shared.evictions.load(Ordering::Relaxed)),
         ]
     }
     fn in_use(&self) -> Vec<(&'static str, u64)> {

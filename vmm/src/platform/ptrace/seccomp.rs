@@ -90,8 +90,8 @@ mod tests {
                     a = match i.k {
                         NR => nr,
                         ARCH => arch,
-                        IP_LOW => (ip & 0xffff_ffff) as u32,
-                        IP_HIGH => (ip >> 32) as u32,
+                        IP_LOW => u32::try_from(ip & 0xffff_ffff).unwrap(),
+                        IP_HIGH => u32::try_from(ip >> 32).unwrap(),
                         _ => unreachable!(),
                     }
                 }
@@ -105,7 +105,8 @@ mod tests {
 
     #[test]
     fn only_from_the_stub() {
-        let mmap = libc::SYS_mmap as u32;
+        let number = |call| u32::try_from(call).unwrap();
+        let mmap = number(libc::SYS_mmap);
         assert_eq!(run(mmap, AUDIT_ARCH_X86_64, CODE + 2), ALLOW);
         assert_eq!(run(mmap, AUDIT_ARCH_X86_64, CODE + 0xffe), ALLOW);
         assert_eq!(run(mmap, AUDIT_ARCH_X86_64, CODE + 0x1000), KILL);
@@ -113,7 +114,7 @@ mod tests {
         assert_eq!(run(mmap, AUDIT_ARCH_X86_64, 0x40_0000), KILL);
         assert_eq!(run(mmap, AUDIT_ARCH_X86_64, CODE & 0xffff_ffff), KILL);
         assert_eq!(run(mmap, 0x4000_0003, CODE + 2), KILL);
-        assert_eq!(run(libc::SYS_execve as u32, AUDIT_ARCH_X86_64, CODE + 2), KILL);
+        assert_eq!(run(number(libc::SYS_execve), AUDIT_ARCH_X86_64, CODE + 2), KILL);
         assert_eq!(run(0x4000_0000 | mmap, AUDIT_ARCH_X86_64, CODE + 2), KILL);
         assert_eq!(run(96, AUDIT_ARCH_X86_64, 0xffff_ffff_ff60_0000), TRAP);
     }

@@ -89,7 +89,7 @@ impl Slots {
     }
 
     fn at(&self, slot: usize, offset: usize, len: usize) -> NonNull<u8> {
-        assert!(slot < SLOTS && offset + len <= SLOT_SIZE && offset % len.min(8) == 0);
+        assert!(slot < SLOTS && offset + len <= SLOT_SIZE && offset.is_multiple_of(len.min(8)));
         // SAFETY: inside the mapping, as just checked.
         unsafe { self.base.add(slot_offset(slot) + offset) }
     }

@@ -5,6 +5,10 @@
 //! the caller's own tracee if it has one in the space, else with the process's *leader*, a thread
 //! that never runs guest code and that anyone may seize. Either way, when `apply` has returned no
 //! guest instruction can use what an edit took away. One lock per space orders all of this.
+//!
+//! The host limits the mappings of a process (vm.max_map_count). Where a guest's scattered pages
+//! would exceed it, all are dropped and the space turns *lazy*: the table stays the truth, and a
+//! fault on what it holds installs that again, unseen by the kernel.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
@@ -14,8 +18,8 @@ use std::sync::{
 use trapgate_kernel::platform::{AddressSpace, Edit, PlatformError};
 
 use super::{
-    layout::{Call, SLOT, SLOT_SIZE},
-    table::Table,
+    layout::{Call, RESERVED, SLOT, SLOT_SIZE},
+    table::{Table, number},
     tracee::{self, Tracee, host},
     zygote::{Birth, PidFd},
 };
@@ -37,6 +41,8 @@ struct State {
     process: Option<Process>,
     /// Threads that run guest code, or are about to.
     in_guest: usize,
+    /// Translations may be missing from the stub process, to be installed when a fault shows it.
+    lazy: bool,
     /// The host side failed; nothing may run here any more.
     broken: bool,
 }
@@ -48,20 +54,29 @@ struct Process {
     idle: Vec<(i32, bool)>,
 }
 
+/// Makes the slot read-only.
+const SEAL: Call = Call {
+    number: MPROTECT,
+    prot: libc::PROT_READ.cast_unsigned(),
+    va: SLOT,
+    len: SLOT_SIZE as u64,
+    offset: 0,
+};
+const MPROTECT: u32 = 10;
+const _: () = assert!(libc::SYS_mprotect == 10);
+
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 impl Space {
     /// An empty space; it costs the host nothing until it gets a CPU.
     pub fn new(shared: &Arc<Shared>) -> Space {
-        let number = u32::try_from(libc::SYS_mprotect).unwrap_or(u32::MAX);
-        let prot = libc::PROT_READ.cast_unsigned();
-        // The first call of all seals the slot, before any guest code runs.
-        let seal = Call { number, prot, va: SLOT, len: SLOT_SIZE as u64, offset: 0 };
         let state = State {
             table: Table::default(),
-            queue: vec![seal],
+            // The first call of all seals the slot, before any guest code runs.
+            queue: vec![SEAL],
             process: None,
             in_guest: 0,
+            lazy: false,
             broken: false,
         };
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
@@ -130,13 +145,47 @@ impl Space {
     }
 
     fn flush(&self, state: &mut State, tracee: &Tracee) -> Result<(), PlatformError> {
-        let Some(process) = &state.process else { return Ok(()) };
+        let State { process, queue, lazy, .. } = &mut *state;
+        let Some(Process { birth, .. }) = process else { return Ok(()) };
+        let slots = &self.shared.slots;
+        if *lazy {
+            // What is not installed cannot be protected; it comes back as the table has it.
+            for call in queue.iter_mut().filter(|c| c.number == MPROTECT && **c != SEAL) {
+                (call.number, call.prot) = (number(libc::SYS_munmap), 0);
+            }
+        }
         self.shared.batches.fetch_add(1, Ordering::Relaxed);
-        self.shared.calls.fetch_add(state.queue.len() as u64, Ordering::Relaxed);
-        let done = tracee.batch(&self.shared.slots, process.birth.slot, &state.queue);
-        state.queue.clear();
+        self.shared.calls.fetch_add(queue.len() as u64, Ordering::Relaxed);
+        let mut done = tracee.batch(slots, birth.slot, queue);
+        if matches!(done, Err(PlatformError::OutOfMemory(_))) {
+            self.shared.evictions.fetch_add(1, Ordering::Relaxed);
+            *lazy = true;
+            let (number, len) = (number(libc::SYS_munmap), RESERVED.start);
+            let all = Call { number, prot: 0, va: 0, len, offset: 0 };
+            done = tracee.batch(slots, birth.slot, &[SEAL, all]);
+        }
+        queue.clear();
         state.broken |= done.is_err();
         done
+    }
+
+    /// Installs what the table has at `va`, where `tracee` faulted; false if it has nothing there or
+    /// nothing can be missing.
+    pub fn reinstall(&self, tracee: &Tracee, va: u64) -> Result<bool, PlatformError> {
+        let mut state = self.state();
+        if !state.lazy {
+            return Ok(false);
+        }
+        let Some(call) = state.table.reinstall(va) else { return Ok(false) };
+        let before = self.shared.evictions.load(Ordering::Relaxed);
+        state.queue.push(call);
+        self.flush(&mut state, tracee)?;
+        if self.shared.evictions.load(Ordering::Relaxed) != before {
+            // The limit was reached again, and all dropped again; now there is room.
+            state.queue.push(call);
+            self.flush(&mut state, tracee)?;
+        }
+        Ok(true)
     }
 
     /// Marks the space unusable: its process was seen to be gone.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use trapgate_kernel::platform::{Edit, Prot};
+use trapgate_kernel::platform::{Edit, PAGE_SIZE, Prot};
 
 use super::layout::{Call, RESERVED};
 use crate::memory::RAM_BASE;
@@ -35,7 +35,7 @@ fn host_prot(prot: Prot) -> u32 {
     bits.cast_unsigned()
 }
 
-fn number(call: i64) -> u32 {
+pub(super) fn number(call: i64) -> u32 {
     u32::try_from(call).unwrap_or(u32::MAX)
 }
 
@@ -112,6 +112,22 @@ impl Table {
             }
             at = last;
         }
+    }
+
+    /// The call that installs the translation of `va` anew, and some of its surroundings with it.
+    pub fn reinstall(&self, va: u64) -> Option<Call> {
+        const AROUND: u64 = 16 * PAGE_SIZE;
+        let page = va & !(PAGE_SIZE - 1);
+        let (start, region) = self.at_or_after(page, page.checked_add(PAGE_SIZE)?)?;
+        let first = start.max(page.saturating_sub(AROUND));
+        let last = region.end.min(page.saturating_add(AROUND));
+        Some(Call {
+            number: number(libc::SYS_mmap),
+            prot: host_prot(region.prot),
+            va: first,
+            len: last - first,
+            offset: region.offset + (first - start),
+        })
     }
 
     /// The first region that ends after `at` and starts before `end`.
