@@ -26,6 +26,7 @@ pub mod pipe;
 pub mod platform;
 pub mod signal;
 pub mod task;
+pub mod time;
 pub mod timer;
 pub mod usermem;
 pub mod wait;

@@ -44,6 +44,11 @@ impl Timers {
     pub fn new(host: Arc<dyn Host>) -> Arc<Timers> {
         Arc::new(Timers { host, state: Mutex::default(), parker: Parker::new() })
     }
+    /// `CLOCK_MONOTONIC`.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.host.monotonic()
+    }
     /// Calls `target` once at `deadline` (`CLOCK_MONOTONIC`) unless cancelled or dropped first.
     pub fn arm(self: &Arc<Self>, deadline: Duration, target: Weak<dyn Expire>) -> TimerKey {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

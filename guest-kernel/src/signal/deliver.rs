@@ -169,6 +169,16 @@ fn next(task: &Arc<Task>) -> Option<(SigInfo, Option<Action>)> {
     Some((info, Some(action)))
 }
 
+/// Takes a pending signal of `wanted` without delivering it (sigwaitinfo(2), signalfd(2)).
+#[must_use]
+pub fn take(task: &Arc<Task>, wanted: SigSet) -> Option<SigInfo> {
+    let mut shared = task.process.signals.lock();
+    let own = task.signals.lock().pending.take(wanted);
+    let info = own.or_else(|| shared.pending.take(wanted))?;
+    send::refresh(&shared, task);
+    Some(info)
+}
+
 /// After the frame is built: the handler's mask, and the temporary one is over.
 fn enter(task: &Arc<Task>, signal: Signal, action: &Action) {
     let mut mask = task.signals.lock().mask | action.mask;

@@ -5,6 +5,7 @@
 
 pub mod action;
 pub mod deliver;
+pub mod fd;
 pub mod queue;
 pub mod send;
 pub mod set;
@@ -12,8 +13,8 @@ pub mod state;
 pub mod stop;
 
 pub use self::{
-    deliver::{Delivered, deliver, pending, restore_mask, set_mask, set_temporary_mask},
-    send::{child_info, force, force_fault, send_group, task_gone},
+    deliver::{Delivered, deliver, pending, restore_mask, set_mask, set_temporary_mask, take},
+    send::{child_info, discard, force, force_fault, send_group, task_gone},
     set::SigSet,
     state::{SharedSignals, StateChange, TaskSignals},
 };

@@ -15,6 +15,8 @@ pub trait Source: Send + Sync {
     /// `info` is about to be delivered. Called with signal locks held: must only look at its own
     /// state. False drops the signal (a deleted timer's).
     fn taken(&self, info: &mut SigInfo) -> bool;
+    /// The signal was dropped from its queue. Called like `taken`.
+    fn lost(&self) {}
 }
 
 /// Queued signals per real user, for RLIMIT_SIGPENDING (setrlimit(2)).
@@ -69,6 +71,14 @@ pub struct Entry {
     pub source: Option<Arc<dyn Source>>,
     /// Its share of RLIMIT_SIGPENDING.
     pub charge: Option<Charge>,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if let Some(source) = self.source.take() {
+            source.lost();
+        }
+    }
 }
 
 /// A queue of pending signals, a thread's own or a process's.

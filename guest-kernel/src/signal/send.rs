@@ -27,7 +27,8 @@ impl Task {
         // A queue that is full loses the signal, as it does for kill(2).
         let _ = self.queue_signal(info, None);
     }
-    /// Queues a thread-directed signal; `source` hears when it is taken.
+    /// Queues a thread-directed signal; `source` hears when it is taken. False if it is
+    /// ignored or already pending.
     ///
     /// # Errors
     /// EAGAIN when a real-time signal would exceed RLIMIT_SIGPENDING.
@@ -35,7 +36,7 @@ impl Task {
         self: &Arc<Self>,
         info: SigInfo,
         source: Option<Arc<dyn Source>>,
-    ) -> Result<(), Errno> {
+    ) -> Result<bool, Errno> {
         post(&self.process, Some(self), info, source)
     }
 }
@@ -46,7 +47,8 @@ impl Process {
         // A queue that is full loses the signal, as it does for kill(2).
         let _ = self.queue_signal(info, None);
     }
-    /// Queues a process-directed signal; `source` hears when it is taken.
+    /// Queues a process-directed signal; `source` hears when it is taken. False if it is
+    /// ignored or already pending.
     ///
     /// # Errors
     /// EAGAIN when a real-time signal would exceed RLIMIT_SIGPENDING.
@@ -54,7 +56,7 @@ impl Process {
         self: &Arc<Self>,
         info: SigInfo,
         source: Option<Arc<dyn Source>>,
-    ) -> Result<(), Errno> {
+    ) -> Result<bool, Errno> {
         post(self, None, info, source)
     }
 }
@@ -93,12 +95,12 @@ fn post(
     target: Option<&Arc<Task>>,
     info: SigInfo,
     source: Option<Arc<dyn Source>>,
-) -> Result<(), Errno> {
+) -> Result<bool, Errno> {
     if process.is_exiting() {
-        return Ok(());
+        return Ok(false);
     }
     let tasks = process.tasks();
-    let Some(main) = target.or(tasks.first()).cloned() else { return Ok(()) };
+    let Some(main) = target.or(tasks.first()).cloned() else { return Ok(false) };
     let mut wakes = Wakes::default();
     let result = {
         let mut shared = process.signals.lock();
@@ -107,6 +109,7 @@ fn post(
             if queued {
                 choose(&main, &tasks, target.is_some(), info.signal, &mut wakes);
             }
+            queued
         })
     };
     for task in &wakes.tasks {
@@ -178,6 +181,16 @@ fn enqueue(
         queue.mark(signal);
     }
     Ok(true)
+}
+
+/// Drops what is pending of `set` in every queue of `process`.
+pub fn discard(process: &Process, set: SigSet) {
+    let tasks = process.tasks();
+    let mut shared = process.signals.lock();
+    shared.pending.flush(set);
+    for task in tasks {
+        task.signals.lock().pending.flush(set);
+    }
 }
 
 /// Picks the thread that is to take a queued signal.

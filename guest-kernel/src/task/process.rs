@@ -45,6 +45,8 @@ pub struct Process {
     pub thread_events: Arc<WaitQueue>,
     /// Dispositions and process-directed signals.
     pub signals: SharedSignals,
+    /// Interval timers, POSIX timers, CPU limit.
+    pub timers: crate::time::itimer::ProcessTimers,
     /// PR_SET_CHILD_SUBREAPER.
     pub subreaper: AtomicBool,
     /// PR_SET_DUMPABLE.
@@ -77,6 +79,7 @@ impl Process {
             exit_events: WaitQueue::new(),
             thread_events: WaitQueue::new(),
             signals,
+            timers: Default::default(),
             subreaper: AtomicBool::new(false),
             dumpable: AtomicU32::new(1),
             personality: AtomicU32::new(0),

@@ -1,10 +1,14 @@
 //! The table's rows, one file per man-page family.
 
+mod futex;
 mod mm;
 mod poll;
 mod process;
+mod signal;
+mod time;
 
 use super::table::Row;
 
 /// Every family.
-pub static FAMILIES: &[&[Row]] = &[poll::ROWS, process::ROWS, mm::ROWS];
+pub static FAMILIES: &[&[Row]] =
+    &[poll::ROWS, process::ROWS, mm::ROWS, futex::ROWS, signal::ROWS, time::ROWS];

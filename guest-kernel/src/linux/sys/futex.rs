@@ -150,8 +150,7 @@ fn resume(
 }
 
 fn wait(queues: Vec<Arc<crate::wait::WaitQueue>>, deadline: Option<Duration>) -> Stop {
-    let restart =
-        if deadline.is_some() { Restart::KeepDeadline } else { Restart::IfSaRestart };
+    let restart = if deadline.is_some() { Restart::KeepDeadline } else { Restart::IfSaRestart };
     Wait { queues, deadline, restart }.into()
 }
 

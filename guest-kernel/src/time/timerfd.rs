@@ -1,0 +1,109 @@
+//! Timer descriptors (timerfd_create(2)).
+
+use std::{
+    any::Any,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    time::Duration,
+};
+
+use super::{Base, Setting, Target, Timer};
+use crate::{
+    call::Cx,
+    error::{Errno, Stop, SysResult},
+    fs::{
+        buf::Sink,
+        file::{FileOps, OpenFile, Ready},
+    },
+    kernel::Kernel,
+    wait::WaitQueue,
+};
+
+/// A timer that reads as a count of expiries.
+pub struct TimerFd {
+    timer: OnceLock<Arc<Timer>>,
+    /// It follows `CLOCK_REALTIME`.
+    pub realtime: bool,
+    ticks: Mutex<u64>,
+    queue: Arc<WaitQueue>,
+}
+
+struct Tick(Weak<TimerFd>);
+
+impl Target for Tick {
+    fn fire(&self, _timer: &Arc<Timer>) -> bool {
+        if let Some(fd) = self.0.upgrade() {
+            *fd.ticks() += 1;
+            fd.queue.wake();
+        }
+        // The next interval is counted when somebody reads.
+        false
+    }
+}
+
+impl TimerFd {
+    /// A disarmed one.
+    #[must_use]
+    pub fn new(kernel: &Kernel, realtime: bool) -> Arc<TimerFd> {
+        let fd = Arc::new(TimerFd {
+            timer: OnceLock::new(),
+            realtime,
+            ticks: Mutex::new(0),
+            queue: WaitQueue::new(),
+        });
+        let target = Box::new(Tick(Arc::downgrade(&fd)));
+        let _ = fd.timer.set(Timer::new(kernel, Base::Monotonic, target));
+        fd
+    }
+    fn ticks(&self) -> MutexGuard<'_, u64> {
+        self.ticks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// Arms for `next` (`CLOCK_MONOTONIC`); the old setting.
+    pub fn set(&self, next: Option<Duration>, interval: Duration) -> Setting {
+        let old = self.timer.get().map_or(Setting::default(), |timer| timer.set(next, interval));
+        *self.ticks() = 0;
+        old
+    }
+    /// Its setting. Expiries so far stay counted.
+    #[must_use]
+    pub fn get(&self) -> Setting {
+        self.timer.get().map_or(Setting::default(), |timer| timer.get())
+    }
+}
+
+/// TFD_IOC_SET_TICKS.
+const SET_TICKS: u32 = 0x4008_5400;
+
+impl FileOps for TimerFd {
+    fn read(&self, _file: &OpenFile, dst: &mut Sink<'_>) -> Result<usize, Errno> {
+        if dst.left() < 8 {
+            return Err(Errno::EINVAL);
+        }
+        let ticks = std::mem::take(&mut *self.ticks());
+        if ticks == 0 {
+            return Err(Errno::EAGAIN);
+        }
+        let missed = self.timer.get().map_or(0, |timer| timer.forward());
+        dst.put(&ticks.saturating_add(missed).to_ne_bytes())
+    }
+    fn poll(&self, _file: &OpenFile) -> Ready {
+        if *self.ticks() > 0 { Ready::IN | Ready::RDNORM } else { Ready::empty() }
+    }
+    fn queue(&self) -> Option<Arc<WaitQueue>> {
+        Some(self.queue.clone())
+    }
+    fn ioctl(&self, cx: &mut Cx<'_>, _file: &OpenFile, command: u32, arg: u64) -> SysResult {
+        if command != SET_TICKS {
+            return Err(Stop::Errno(Errno::ENOTTY));
+        }
+        let ticks: u64 = cx.mm().read_obj(arg)?;
+        if ticks == 0 {
+            return Err(Stop::Errno(Errno::EINVAL));
+        }
+        *self.ticks() = ticks;
+        self.queue.wake();
+        Ok(0)
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
