@@ -126,6 +126,10 @@ pub const TSS_BYTES: usize = 137;
 /// A vCPU's TSS, and the limit of its descriptor. `page` is the vCPU's page; the I/O bitmap gives
 /// ring 3 the gate's port and nothing else if `user_gate`, and does not exist if not.
 #[must_use]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "constants of at most 137; const fn has no From"
+)]
 pub const fn tss(page: u64, user_gate: bool) -> ([u8; TSS_BYTES], u64) {
     let mut bytes = [0; TSS_BYTES];
     bytes = put(bytes, 4, page + layout::VCPU_STACK_TOP);

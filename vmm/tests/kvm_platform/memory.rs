@@ -219,6 +219,44 @@ fn a_hammering_thread_loses_the_page_at_once() {
     }
 }
 
+guest!(
+    store_loop,
+    "2: inc rax",
+    "mov [rbx], rax",
+    "cmp rax, [rbx]",
+    "jne 3f",
+    "dec rsi",
+    "jnz 2b",
+    "syscall",
+    "3: ud2"
+);
+
+/// A frame is revoked from one space over and over while another, rightly, stores to it.
+#[test]
+fn revoking_elsewhere_disturbs_nobody() {
+    let Some(vm) = Vm::new(store_loop()) else { return };
+    let other = Vm::on(&vm.ram, &vm.platform, touches());
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut cpu = vm.cpu();
+            let mut regs = start();
+            for round in 1..=10 {
+                (regs.rip, regs.rbx, regs.rsi) = (CODE, DATA, 100_000);
+                assert_eq!(run(&mut *cpu, &mut regs), Exit::Syscall, "{regs:x?}");
+                assert_eq!(regs.rax, round * 100_000);
+            }
+            done.store(true, std::sync::atomic::Ordering::SeqCst);
+        });
+        while !done.load(std::sync::atomic::Ordering::SeqCst) && !writer.is_finished() {
+            other.map(DATA, vm.data.gpa(), RW);
+            other.unmap(DATA);
+        }
+        writer.join().expect("the writer");
+    });
+    println!("{:?}", vm.platform.counters());
+}
+
 #[test]
 fn nothing_leaks() {
     let Some((ram, platform)) = platform(Default::default()) else { return };

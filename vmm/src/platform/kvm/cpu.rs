@@ -13,7 +13,7 @@ use super::{
     Kind, Machine, bump, fpu, host,
     pool::{Pool, Seat},
     space::{Space, canonical},
-    vcpu::{Stop, Vcpu},
+    vcpu::{MAX_REFUSALS, Stop, Vcpu},
 };
 
 /// RFLAGS a guest may choose: CF PF AF ZF SF TF DF OF RF AC ID. NT, IOPL and the virtual-8086 bits
@@ -262,9 +262,22 @@ impl Cpu for KvmCpu {
                 continue;
             }
             load(vcpu, regs, root, self.machine.kind);
+            let (mut refusals, mut windows) = (0, 0);
             let exit = loop {
-                let stop = vcpu.run();
+                let mut stop = vcpu.run();
                 kicker.leave();
+                if matches!(stop, Ok(Stop::Refused)) && refusals < MAX_REFUSALS {
+                    // A store met a page another thread is revoking elsewhere: once more.
+                    let now = self.machine.revoker.pass();
+                    refusals = if now == windows { refusals + 1 } else { 0 };
+                    windows = now;
+                    bump(&self.machine.counters.refusals);
+                    if kicker.enter() {
+                        continue;
+                    }
+                    kicker.leave();
+                    stop = Ok(Stop::Interrupted);
+                }
                 if let Some(exit) = self.interpret(vcpu, stop.map_err(host("KVM_RUN"))?, regs)? {
                     break exit;
                 }

@@ -97,6 +97,7 @@ struct Counters {
     interrupts: AtomicU64,
     /// Exits that no guest of ours should be able to cause.
     strange: AtomicU64,
+    refusals: AtomicU64,
     zaps: AtomicU64,
     zapped_pages: AtomicU64,
     touches: AtomicU64,
@@ -245,6 +246,7 @@ impl Platform for KvmPlatform {
             ("fault exits", get(&c.faults)),
             ("interrupted exits", get(&c.interrupts)),
             ("strange exits", get(&c.strange)),
+            ("stores that met a zap", get(&c.refusals)),
             ("zaps", get(&c.zaps)),
             ("pages zapped", get(&c.zapped_pages)),
             ("shadow tables cut", get(&c.touches)),

@@ -46,6 +46,7 @@ impl Seat {
 
 #[derive(Default)]
 struct State {
+    #[expect(clippy::vec_box, reason = "a vCPU moves between seats and this list as a pointer")]
     free: Vec<Box<Vcpu>>,
     seats: Vec<Weak<Seat>>,
     /// Where the search for a victim goes on.

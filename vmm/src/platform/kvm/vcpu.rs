@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use kvm_bindings::{
-    KVM_EXIT_IO, KVM_EXIT_IO_IN, Msrs, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs, kvm_xcrs,
+    KVM_EXIT_IO, KVM_EXIT_IO_IN, KVM_EXIT_MEMORY_FAULT, Msrs, kvm_msr_entry, kvm_regs, kvm_segment,
+    kvm_sregs, kvm_xcrs,
 };
 use kvm_ioctls::{SyncReg, VcpuFd};
 use trapgate_firmware::layout;
@@ -32,6 +33,9 @@ const CR4_SMAP: u64 = 1 << 21;
 /// SCE, LME, LMA, NXE.
 const EFER: u64 = 0xd01;
 
+/// How often in a row KVM_RUN may be refused a page while no zap explains it.
+pub(super) const MAX_REFUSALS: u32 = 64;
+
 /// Why KVM_RUN returned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Stop {
@@ -41,6 +45,8 @@ pub(super) enum Stop {
     In,
     /// A signal or `immediate_exit`.
     Interrupted,
+    /// The host would not give KVM a page.
+    Refused,
     /// Any other exit reason.
     Other(u32),
 }
@@ -249,12 +255,16 @@ impl Vcpu {
             Some(e) if e.errno() == libc::EINTR || e.errno() == libc::EAGAIN => {
                 Ok(Stop::Interrupted)
             }
+            Some(e) if e.errno() == libc::EFAULT => Ok(Stop::Refused),
             Some(e) => Err(e),
             None => Ok(self.stop()),
         }
     }
     fn stop(&mut self) -> Stop {
         let run = self.fd.get_kvm_run();
+        if run.exit_reason == KVM_EXIT_MEMORY_FAULT {
+            return Stop::Refused;
+        }
         if run.exit_reason != KVM_EXIT_IO {
             return Stop::Other(run.exit_reason);
         }
@@ -326,7 +336,7 @@ impl Vcpu {
 
     /// Stores to the last byte of each of the pages at `tables`, unchanged, in ring 0. The root must
     /// map guest RAM at `layout::PHYSMAP`.
-    pub(super) fn touch(&mut self, tables: &[Gpa]) -> Result<(), PlatformError> {
+    pub(super) fn touch(&mut self, tables: &[Gpa], machine: &Machine) -> Result<(), PlatformError> {
         let strange = |what: String| PlatformError::Host {
             op: "cutting shadow tables",
             source: std::io::Error::other(what),
@@ -359,10 +369,16 @@ impl Vcpu {
             };
             self.set_regs(&regs);
             self.set_ring(false);
+            let mut refusals = 0;
             loop {
                 match self.run().map_err(host("KVM_RUN"))? {
                     Stop::Out(layout::PORT_TOUCHED) => break,
                     Stop::Interrupted => {}
+                    // Another thread's window; at most one zap is ahead of us.
+                    Stop::Refused if refusals < MAX_REFUSALS => {
+                        refusals += 1;
+                        machine.revoker.pass();
+                    }
                     other => return Err(strange(format!("{other:x?}"))),
                 }
             }
