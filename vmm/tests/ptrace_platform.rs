@@ -43,9 +43,10 @@ macro_rules! guest {
 fn bytes(code: unsafe extern "C" fn()) -> Vec<u8> {
     let at: *const u8 = (code as *const ()).cast();
     let mut out = Vec::new();
-    // SAFETY: every `guest!` ends with MARK, at which the reading stops.
     while !out.ends_with(&MARK.to_le_bytes()) {
-        out.push(unsafe { at.add(out.len()).read() });
+        // SAFETY: every `guest!` ends with MARK, at which the reading stops.
+        let byte = unsafe { at.add(out.len()).read() };
+        out.push(byte);
     }
     out.truncate(out.len() - 8);
     out
