@@ -7,39 +7,17 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     Task, TaskParts, Tid,
-    exec::Loaded,
     process::{Process, rlimit},
     run::{self, Start},
     status::ExitStatus,
-    table::{INIT, SUPERVISOR, TaskTable, Terminal},
+    table::{INIT, SUPERVISOR, TaskTable},
 };
 use crate::{
-    creds::Creds,
     error::Errno,
-    fs::{context::FsContext, fdtable::FdTable, file::OpenFile, inode::Actor, vfs},
     kernel::Kernel,
-    linux::sys::exec::{Program, load_program},
     platform::Registers,
-    signal::{SharedSignals, SigInfo, TaskSignals, number::*},
+    signal::{SharedSignals, SigInfo, number::*},
 };
-
-/// The first program.
-pub struct InitSpec {
-    /// Its path; without a slash it is looked for along PATH.
-    pub path: Vec<u8>,
-    /// Arguments, the program's name first.
-    pub argv: Vec<Vec<u8>>,
-    /// Environment, `K=V` each.
-    pub envp: Vec<Vec<u8>>,
-    /// Whose it is.
-    pub creds: Creds,
-    /// What its paths are relative to.
-    pub fs: Arc<FsContext>,
-    /// Its descriptors.
-    pub files: Arc<FdTable>,
-    /// The terminal that is to control its session.
-    pub terminal: Option<Arc<dyn Terminal>>,
-}
 
 /// The first program, running.
 pub struct Handle {
@@ -67,37 +45,6 @@ impl Kernel {
                 (node.pgid, node.sid) = (pid, pid);
             }
         }
-    }
-
-    /// Loads and starts the first program.
-    ///
-    /// # Errors
-    /// As execve(2): ENOENT and EACCES tell a missing program from one that cannot be run.
-    pub fn spawn_init(self: &Arc<Kernel>, spec: InitSpec) -> Result<Handle, Errno> {
-        let mut who = Actor::kernel(self, &spec.fs);
-        who.creds = Arc::new(spec.creds);
-        let (file, name) = find_program(&who, &spec.path, &spec.envp)?;
-        let program = Program {
-            file,
-            name: &name,
-            argv: spec.argv,
-            envp: spec.envp,
-            stack_limit: rlimit::defaults()[rlimit::STACK].0,
-            randomize: true,
-        };
-        let Loaded { image, creds } = load_program(&who, program)?;
-        if let Some(terminal) = spec.terminal {
-            self.tasks.set_terminal(SUPERVISOR, Some(terminal));
-        }
-        let parts = TaskParts {
-            mm: image.mm,
-            files: spec.files,
-            fs: spec.fs,
-            creds: Arc::new(creds),
-            signals: TaskSignals::default(),
-            comm: super::comm_from(&image.comm),
-        };
-        self.start_first(parts, image.regs)
     }
 
     /// Starts the first task with `parts` at `regs`: a group leader in the supervisor's session.
@@ -192,32 +139,6 @@ impl Kernel {
         counts.extend(self.platform.in_use());
         InUse { counts }
     }
-}
-
-/// Finds a program as execvp(3) does: EACCES is remembered while the search goes on.
-fn find_program(
-    who: &Actor,
-    path: &[u8],
-    envp: &[Vec<u8>],
-) -> Result<(Arc<OpenFile>, Vec<u8>), Errno> {
-    const DEFAULT: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-    let cwd = who.fs.cwd();
-    if path.contains(&b'/') {
-        return Ok((vfs::open_exec(who, &cwd, path, true)?, path.to_vec()));
-    }
-    let search = envp.iter().find_map(|e| e.strip_prefix(b"PATH=")).unwrap_or(DEFAULT);
-    let mut result = Err(Errno::ENOENT);
-    for dir in search.split(|b| *b == b':') {
-        let mut full = if dir.is_empty() { b".".to_vec() } else { dir.to_vec() };
-        full.push(b'/');
-        full.extend(path);
-        match vfs::open_exec(who, &cwd, &full, true) {
-            Ok(file) => return Ok((file, full)),
-            Err(Errno::EACCES) => result = Err(Errno::EACCES),
-            Err(_) => {}
-        }
-    }
-    result
 }
 
 impl Handle {

@@ -159,6 +159,7 @@ fn process_ended(tree: &mut Tree, task: &Arc<Task>, after: &mut Aftermath) {
     let Some(node) = tree.nodes.get_mut(&pid) else { return };
     let group_exit = process.state().exit;
     let status = group_exit.or(node.leader_status).unwrap_or_else(|| own_status(task));
+    process.state().ended = Some(status);
     let (own_group, sid) = (node.pgid, node.sid);
     let children = std::mem::take(&mut node.children);
     let mut groups: Vec<Tid> = vec![own_group];

@@ -21,6 +21,8 @@ use crate::{kernel::Kernel, signal::SharedSignals, wait::WaitQueue};
 pub(super) struct State {
     /// The process is ending with this status; every thread must go.
     pub(super) exit: Option<ExitStatus>,
+    /// How it ended, once its last thread has.
+    pub(super) ended: Option<ExitStatus>,
     /// Used by threads that have ended.
     pub(super) dead_threads: Usage,
     /// Used by children that were waited for.
@@ -175,10 +177,10 @@ impl Process {
     pub fn ids(&self) -> Ids {
         self.kernel.tasks.ids(self.pid).unwrap_or(Ids { ppid: 0, pgid: 0, sid: 0 })
     }
-    /// How it ended, once it is a zombie.
+    /// How it ended, once its last thread has.
     #[must_use]
     pub fn exit_status(&self) -> Option<ExitStatus> {
-        self.kernel.tasks.zombie(self.pid)
+        self.state().ended
     }
     /// Ends the process: the first status given stands. Every thread leaves at its next look.
     pub fn begin_exit(&self, status: ExitStatus) {
