@@ -26,6 +26,8 @@ pub mod pipe;
 pub mod platform;
 pub mod signal;
 pub mod task;
+#[cfg(test)]
+pub mod testing;
 pub mod time;
 pub mod timer;
 pub mod usermem;

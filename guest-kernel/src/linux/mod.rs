@@ -6,6 +6,8 @@
 pub mod auxv;
 pub mod elf;
 pub mod exec_image;
+#[cfg(test)]
+mod exec_tests;
 pub mod flags;
 pub mod rows;
 pub mod sigframe;

@@ -24,6 +24,8 @@ pub mod protect;
 pub mod remap;
 pub mod shm;
 pub mod store;
+#[cfg(test)]
+mod tests;
 pub mod vma;
 
 use std::sync::{

@@ -1,0 +1,198 @@
+//! A platform and a host that exist only in memory, for unit tests.
+
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    io,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use vm_memory::{GuestAddress, GuestMemoryMmap};
+
+use crate::{
+    error::Errno,
+    frames::{Backing, Frames},
+    fs::{
+        buf::Sink,
+        file::{FileOps, OpenFile, OpenFlags},
+    },
+    host::{Host, HostTree},
+    kernel::{Config, Kernel, Parts},
+    mm::{Mm, object::MemObject, store::PageStore},
+    platform::{
+        AddressSpace, Cpu, Edit, Gpa, PAGE_SIZE, Platform, PlatformError, Prot, USER_END,
+        XsaveLayout,
+    },
+};
+
+/// An address space that only remembers what it was told.
+#[derive(Default)]
+pub struct FakeSpace {
+    pages: Mutex<BTreeMap<u64, (u64, Prot)>>,
+}
+
+impl AddressSpace for FakeSpace {
+    fn apply(&self, edits: &[Edit]) -> Result<(), PlatformError> {
+        let mut pages = self.pages.lock().unwrap();
+        for edit in edits {
+            match *edit {
+                Edit::Map { va, gpa, len, prot } => {
+                    assert!(!prot.is_empty() && (va | gpa.0 | len) % PAGE_SIZE == 0);
+                    assert!(va + len <= USER_END);
+                    for offset in (0..len).step_by(4096) {
+                        pages.insert(va + offset, (gpa.0 + offset, prot));
+                    }
+                }
+                Edit::Unmap { va, len } => pages.retain(|p, _| *p < va || *p >= va + len),
+                Edit::Protect { va, len, prot } => {
+                    for (_, page) in pages.range_mut(va..va + len) {
+                        page.1 = prot;
+                    }
+                    if prot.is_empty() {
+                        pages.retain(|p, _| *p < va || *p >= va + len);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// The space of `mm` translates exactly what its page map says, and the page map is sound.
+pub fn check(mm: &Mm) {
+    if let Err(what) = mm.check() {
+        panic!("{what}");
+    }
+    let mut told = BTreeMap::new();
+    mm.read().pages.each(0, USER_END, |va, pte| {
+        if !pte.prot().is_empty() {
+            told.insert(va, (pte.gpa().0, pte.prot()));
+        }
+    });
+    let space = mm.space().as_any().downcast_ref::<FakeSpace>().unwrap();
+    assert_eq!(*space.pages.lock().unwrap(), told);
+}
+
+struct FakePlatform;
+
+impl Platform for FakePlatform {
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+    fn new_space(&self) -> Result<Arc<dyn AddressSpace>, PlatformError> {
+        Ok(Arc::new(FakeSpace::default()))
+    }
+    fn new_cpu(&self, _: &Arc<dyn AddressSpace>) -> Result<Box<dyn Cpu>, PlatformError> {
+        Err(PlatformError::Gone)
+    }
+    fn xsave_layout(&self) -> XsaveLayout {
+        XsaveLayout { size: 832, features: 7 }
+    }
+}
+
+struct FakeHost(AtomicU64);
+
+impl Host for FakeHost {
+    fn monotonic(&self) -> Duration {
+        Duration::from_nanos(self.0.fetch_add(1, Ordering::Relaxed))
+    }
+    fn realtime(&self) -> Duration {
+        self.monotonic()
+    }
+    fn thread_cpu_time(&self) -> (Duration, Duration) {
+        Default::default()
+    }
+    fn random(&self, buf: &mut [u8]) {
+        for byte in buf {
+            let x = self.0.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            *byte = x.to_be_bytes()[0];
+        }
+    }
+    fn spawn(&self, _: &str, _: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn cpus(&self) -> usize {
+        2
+    }
+    fn total_memory(&self) -> u64 {
+        1 << 30
+    }
+    fn open_tree(&self, _: &Path) -> Result<Arc<dyn HostTree>, Errno> {
+        Err(Errno::ENOENT)
+    }
+}
+
+struct Zeroing(Arc<GuestMemoryMmap<()>>);
+
+impl Backing for Zeroing {
+    fn discard(&self, gpa: Gpa, len: u64) {
+        use vm_memory::Bytes;
+        let zero = vec![0; usize::try_from(len).unwrap()];
+        self.0.write_slice(&zero, GuestAddress(gpa.0)).unwrap();
+    }
+}
+
+/// A kernel with `megabytes` of memory on the fake platform.
+pub fn kernel(megabytes: usize) -> Arc<Kernel> {
+    let base = 1 << 32;
+    let size = megabytes << 20;
+    let memory = Arc::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(base), size)]).unwrap());
+    let backing = Box::new(Zeroing(memory.clone()));
+    let frames = Frames::new(memory, Gpa(base), size as u64, backing);
+    let config = Config { hostname: "test".into(), cpus: 2, memory: size as u64 };
+    Kernel::new(Parts {
+        platform: Arc::new(FakePlatform),
+        host: Arc::new(FakeHost(AtomicU64::new(1))),
+        frames,
+        config,
+    })
+}
+
+/// A file of fixed bytes.
+pub struct FixedFile {
+    bytes: Vec<u8>,
+    store: Arc<PageStore>,
+}
+
+impl FixedFile {
+    /// Opens it.
+    pub fn open(kernel: &Arc<Kernel>, bytes: &[u8]) -> Arc<OpenFile> {
+        let store = PageStore::new(kernel.fresh_id(), &kernel.frames, bytes.len() as u64, None);
+        store.write_at(&mut crate::fs::buf::Source::kernel(bytes), 0).unwrap();
+        OpenFile::new(Arc::new(FixedFile { bytes: bytes.to_vec(), store }), OpenFlags::empty())
+    }
+}
+
+impl FileOps for FixedFile {
+    fn read_at(&self, _: &OpenFile, dst: &mut Sink<'_>, offset: u64) -> Result<usize, Errno> {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.bytes.len());
+        dst.put(&self.bytes[start..])
+    }
+    fn object(&self) -> Result<Arc<dyn MemObject>, Errno> {
+        Ok(self.store.clone())
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// A small reproducible generator.
+pub struct Random(pub u64);
+
+impl Random {
+    /// The next number below `limit`.
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
