@@ -1,6 +1,7 @@
 //! The table's rows, one file per man-page family.
 
 mod futex;
+mod io;
 mod mm;
 mod poll;
 mod process;
@@ -11,4 +12,4 @@ use super::table::Row;
 
 /// Every family.
 pub static FAMILIES: &[&[Row]] =
-    &[poll::ROWS, process::ROWS, mm::ROWS, futex::ROWS, signal::ROWS, time::ROWS];
+    &[poll::ROWS, process::ROWS, mm::ROWS, futex::ROWS, io::ROWS, signal::ROWS, time::ROWS];
