@@ -129,6 +129,8 @@ pub struct Kernel {
     pub futexes: Arc<crate::futex::Futexes>,
     /// Queued signals per user (RLIMIT_SIGPENDING).
     pub queued_signals: Arc<crate::signal::queue::Charges>,
+    /// Socket names and ports.
+    pub net: Arc<crate::net::Net>,
     /// Serialises epoll_ctl(2) on sets within sets.
     pub epoll_nesting: crate::epoll::NestingLock,
     /// SysV shared memory segments.
@@ -160,6 +162,7 @@ impl Kernel {
             config: parts.config,
             futexes: Arc::default(),
             queued_signals: Arc::default(),
+            net: Arc::default(),
             epoll_nesting: Default::default(),
             shm: Default::default(),
             vdso: OnceLock::new(),

@@ -21,6 +21,7 @@ pub mod host;
 pub mod kernel;
 pub mod linux;
 pub mod mm;
+pub mod net;
 pub mod num;
 pub mod pipe;
 pub mod platform;

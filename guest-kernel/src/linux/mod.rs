@@ -12,6 +12,7 @@ pub mod flags;
 pub mod rows;
 pub mod sigframe;
 pub mod siginfo;
+pub mod sockaddr;
 pub mod stats;
 pub mod strace;
 pub mod sys;

@@ -203,16 +203,11 @@ impl Channel {
         }
         Ok(got)
     }
-    fn recv_packet(
-        state: &mut State,
-        dst: &mut Sink<'_>,
-        how: Receive,
-    ) -> Result<Received, Errno> {
+    fn recv_packet(state: &mut State, dst: &mut Sink<'_>, how: Receive) -> Result<Received, Errno> {
         let Some(mark) = state.marks.front_mut() else { return Err(Errno::EAGAIN) };
         let full = mark.len;
         let stored = state.ring.copy(dst, 0, full)?;
-        let files =
-            if how.peek { mark.files.clone() } else { std::mem::take(&mut mark.files) };
+        let files = if how.peek { mark.files.clone() } else { std::mem::take(&mut mark.files) };
         let got = Received {
             stored,
             full,
@@ -281,7 +276,8 @@ impl Channel {
     pub fn deafen(&self) -> bool {
         let (lost, blocked) = {
             let mut state = self.state();
-            let unread = if self.packets { !state.marks.is_empty() } else { !state.ring.is_empty() };
+            let unread =
+                if self.packets { !state.marks.is_empty() } else { !state.ring.is_empty() };
             state.deaf = true;
             let marks = std::mem::take(&mut state.marks);
             state.ring = Ring::default();

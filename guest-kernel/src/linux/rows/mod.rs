@@ -3,6 +3,7 @@
 mod futex;
 mod io;
 mod mm;
+mod net;
 mod poll;
 mod process;
 mod signal;
@@ -11,5 +12,13 @@ mod time;
 use super::table::Row;
 
 /// Every family.
-pub static FAMILIES: &[&[Row]] =
-    &[poll::ROWS, process::ROWS, mm::ROWS, futex::ROWS, io::ROWS, signal::ROWS, time::ROWS];
+pub static FAMILIES: &[&[Row]] = &[
+    futex::ROWS,
+    io::ROWS,
+    mm::ROWS,
+    net::ROWS,
+    poll::ROWS,
+    process::ROWS,
+    signal::ROWS,
+    time::ROWS,
+];

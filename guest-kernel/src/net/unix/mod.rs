@@ -189,7 +189,8 @@ impl UnixSocket {
             return Ok(());
         }
         for _ in 0..0x10_0000 {
-            let n = self.net.unix.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed) & 0xf_ffff;
+            let n =
+                self.net.unix.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed) & 0xf_ffff;
             let name = format!("{n:05x}").into_bytes();
             if self.net.unix.claim(&name, &self.me).is_ok() {
                 state.name = UnixName::Abstract(name);

@@ -1,0 +1,500 @@
+//! send(2) and recv(2) in all their forms, and the control messages of cmsg(3).
+
+use std::sync::Arc;
+
+use bitflags::bitflags;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::{
+    poll::read_timespec,
+    socket::{file_of, find_path, socket_of, wait, who},
+};
+use crate::{
+    call::Cx,
+    creds::cap,
+    error::{Errno, SysResult},
+    fs::{
+        buf::{Sink, Source},
+        file::OpenFile,
+    },
+    linux::sockaddr,
+    mm::Mm,
+    net::{
+        Family, Kind, Socket,
+        addr::{Addr, Outgoing, Receive, Received, Ucred, UnixName},
+    },
+    num::Word,
+    signal::{SigFields, SigInfo, number::SIGPIPE},
+};
+
+bitflags! {
+    /// MSG_* of send(2) and recv(2).
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    struct Flags: u32 {
+        const OOB = 1;
+        const PEEK = 2;
+        const DONTROUTE = 4;
+        const CTRUNC = 8;
+        const TRUNC = 0x20;
+        const DONTWAIT = 0x40;
+        const EOR = 0x80;
+        const WAITALL = 0x100;
+        const CONFIRM = 0x800;
+        const ERRQUEUE = 0x2000;
+        const NOSIGNAL = 0x4000;
+        const MORE = 0x8000;
+        const WAITFORONE = 0x10000;
+        const CMSG_CLOEXEC = 0x4000_0000;
+    }
+}
+
+/// `struct msghdr` of recvmsg(2).
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+struct MsgHdr {
+    name: u64,
+    name_len: i32,
+    pad: u32,
+    iov: u64,
+    iov_len: u64,
+    control: u64,
+    control_len: u64,
+    flags: u32,
+    pad2: u32,
+}
+
+/// `sizeof(struct mmsghdr)`: a msghdr, an `unsigned int`, padding.
+const MMSG: u64 = 64;
+/// UIO_MAXIOV.
+const IOV_MAX: u64 = 1024;
+/// SCM_MAX_FD.
+const MAX_FDS: usize = 253;
+/// Largest control buffer of a send (net.core.optmem_max).
+const MAX_CONTROL: u64 = 20480;
+/// The most one call moves (MAX_RW_COUNT).
+const MAX_COUNT: u64 = 0x7fff_f000;
+
+const SOL_SOCKET: i32 = 1;
+const SCM_RIGHTS: i32 = 1;
+const SCM_CREDENTIALS: i32 = 2;
+
+fn segments(mm: &Mm, iov: u64, count: u64) -> Result<Vec<(u64, usize)>, Errno> {
+    if count > IOV_MAX {
+        return Err(Errno::EMSGSIZE);
+    }
+    let mut out = Vec::new();
+    let mut left = MAX_COUNT;
+    for at in (iov..).step_by(16).take(count.size()) {
+        let [base, len]: [u64; 2] = mm.read_obj(at)?;
+        if len > i64::MAX.cast_unsigned() {
+            return Err(Errno::EINVAL);
+        }
+        let len = len.min(left);
+        left -= len;
+        if len > 0 && base.checked_add(len).is_none_or(|end| end > crate::platform::USER_END) {
+            return Err(Errno::EFAULT);
+        }
+        out.push((base, len.size()));
+    }
+    Ok(out)
+}
+
+fn segment(buf: u64, len: u64) -> Result<Vec<(u64, usize)>, Errno> {
+    let len = len.min(MAX_COUNT);
+    if len > 0 && buf.checked_add(len).is_none_or(|end| end > crate::platform::USER_END) {
+        return Err(Errno::EFAULT);
+    }
+    Ok(vec![(buf, len.size())])
+}
+
+/// Reads SCM_RIGHTS and SCM_CREDENTIALS.
+fn read_control(cx: &Cx<'_>, at: u64, len: u64, out: &mut Outgoing) -> Result<(), Errno> {
+    if len > MAX_CONTROL {
+        return Err(Errno::ENOBUFS);
+    }
+    let mut bytes = vec![0; len.size()];
+    cx.mm().read_bytes(at, &mut bytes)?;
+    let mut rest = bytes.as_slice();
+    while rest.len() >= 16 {
+        let word = |i: usize| i32::from_ne_bytes(rest[i..i + 4].try_into().unwrap_or_default());
+        let size = u64::from_ne_bytes(rest[..8].try_into().unwrap_or_default()).size();
+        let (level, kind) = (word(8), word(12));
+        if size < 16 || size > rest.len() {
+            return Err(Errno::EINVAL);
+        }
+        let data = &rest[16..size];
+        match (level, kind) {
+            (SOL_SOCKET, SCM_RIGHTS) => {
+                if data.len() / 4 + out.files.len() > MAX_FDS {
+                    return Err(Errno::EINVAL);
+                }
+                for fd in data.chunks_exact(4) {
+                    let fd = i32::from_ne_bytes(fd.try_into().unwrap_or_default());
+                    out.files.push(cx.files().get(fd)?);
+                }
+            }
+            (SOL_SOCKET, SCM_CREDENTIALS) => {
+                if data.len() < 12 {
+                    return Err(Errno::EINVAL);
+                }
+                let [pid, uid, gid] = [0, 4, 8].map(|i| word(16 + i));
+                let given = Ucred { pid, uid: uid.cast_unsigned(), gid: gid.cast_unsigned() };
+                let creds = cx.task.creds();
+                let own_uid = [creds.uid, creds.euid, creds.suid].contains(&given.uid);
+                let own_gid = [creds.gid, creds.egid, creds.sgid].contains(&given.gid);
+                let allowed = (given.pid == cx.task.process.pid || creds.capable(cap::SYS_ADMIN))
+                    && (own_uid || creds.capable(cap::SETUID))
+                    && (own_gid || creds.capable(cap::SETGID));
+                if !allowed {
+                    return Err(Errno::EPERM);
+                }
+                out.creds = Some(given);
+            }
+            (SOL_SOCKET, _) => return Err(Errno::EINVAL),
+            _ => {}
+        }
+        rest = rest.get(size.next_multiple_of(8)..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+/// One send, in as many tries as it takes.
+fn send(
+    cx: &mut Cx<'_>,
+    file: &Arc<OpenFile>,
+    list: Vec<(u64, usize)>,
+    flags: u32,
+    mut out: Outgoing,
+) -> SysResult {
+    let flags = Flags::from_bits_truncate(flags);
+    let socket = socket_of(file)?;
+    out.urgent = flags.contains(Flags::OOB);
+    if let Some(Addr::Unix(UnixName::Path(path))) = &out.to
+        && socket.kind == Kind::Datagram
+    {
+        out.target = Some(find_path(cx, path)?);
+    }
+    if cx.call.done > 0 {
+        out.files.clear();
+    }
+    let mm = cx.mm();
+    let mut src = Source::user(&mm, list);
+    src.skip(cx.call.done);
+    let attempt = match socket.ops.send(&mut src, &mut out) {
+        Ok(n) if socket.kind == Kind::Stream => {
+            cx.call.done += n;
+            if src.left() > 0 { Err(Errno::EAGAIN) } else { Ok(cx.call.done) }
+        }
+        other => other,
+    };
+    let nonblock = file.nonblock() || flags.contains(Flags::DONTWAIT);
+    let done = cx.call.done;
+    let attempt = match attempt {
+        Err(Errno::EAGAIN) if nonblock && done > 0 => Ok(done),
+        Err(Errno::EPIPE) if socket.kind != Kind::Datagram && done == 0 => {
+            if !flags.contains(Flags::NOSIGNAL) {
+                let from = who(cx);
+                let fields = SigFields::Kill { pid: from.pid, uid: cx.task.creds().uid };
+                cx.task.send(SigInfo { signal: SIGPIPE, code: 0, errno: 0, fields });
+            }
+            Err(Errno::EPIPE)
+        }
+        Err(e) if e != Errno::EAGAIN && done > 0 => Ok(done),
+        other => other,
+    };
+    Ok(wait(cx, socket, attempt, nonblock, socket.timeouts().1)? as u64)
+}
+
+fn outgoing(cx: &Cx<'_>, socket: &Socket) -> Outgoing {
+    let creds = (socket.family == Family::Unix).then(|| who(cx));
+    Outgoing { creds, ..Outgoing::default() }
+}
+
+/// sendto(2).
+pub fn sendto(
+    cx: &mut Cx<'_>,
+    fd: i32,
+    buf: u64,
+    len: u64,
+    flags: u32,
+    addr: u64,
+    addr_len: i32,
+) -> SysResult {
+    let file = file_of(cx, fd)?;
+    let socket = socket_of(&file)?;
+    let mut out = outgoing(cx, socket);
+    if addr != 0 && addr_len != 0 {
+        out.to = destination(sockaddr::read(cx, addr, addr_len, socket.family)?, socket);
+    }
+    send(cx, &file, segment(buf, len)?, flags, out)
+}
+
+/// A destination, unless the socket does not look at one.
+fn destination(addr: Addr, socket: &Socket) -> Option<Addr> {
+    let tcp = socket.kind == Kind::Stream && socket.family != Family::Unix;
+    (addr != Addr::Unspec && !tcp).then_some(addr)
+}
+
+fn send_one(cx: &mut Cx<'_>, file: &Arc<OpenFile>, header: u64, flags: u32) -> SysResult {
+    let msg: MsgHdr = cx.mm().read_obj(header)?;
+    let socket = socket_of(file)?;
+    let mut out = outgoing(cx, socket);
+    if msg.name != 0 && msg.name_len != 0 {
+        out.to = destination(sockaddr::read(cx, msg.name, msg.name_len, socket.family)?, socket);
+    }
+    if msg.control != 0 && msg.control_len > 0 {
+        read_control(cx, msg.control, msg.control_len, &mut out)?;
+    }
+    let list = segments(&cx.mm(), msg.iov, msg.iov_len)?;
+    send(cx, file, list, flags, out)
+}
+
+/// sendmsg(2).
+pub fn sendmsg(cx: &mut Cx<'_>, fd: i32, header: u64, flags: u32) -> SysResult {
+    let file = file_of(cx, fd)?;
+    send_one(cx, &file, header, flags)
+}
+
+/// How many messages of a sendmmsg or recvmmsg earlier tries have dealt with.
+#[derive(Default)]
+struct Batch(u32);
+
+fn batch_done(cx: &mut Cx<'_>) -> u32 {
+    cx.call.slot.as_ref().and_then(|s| s.downcast_ref::<Batch>()).map_or(0, |b| b.0)
+}
+
+/// sendmmsg(2).
+pub fn sendmmsg(cx: &mut Cx<'_>, fd: i32, headers: u64, count: u32, flags: u32) -> SysResult {
+    let file = file_of(cx, fd)?;
+    let count = count.min(1024);
+    for nth in batch_done(cx)..count {
+        let at = headers.checked_add(u64::from(nth) * MMSG).ok_or(Errno::EFAULT)?;
+        match send_one(cx, &file, at, flags) {
+            Ok(n) => cx.mm().write_obj(at + 56, &n.low_u32())?,
+            Err(_) if nth > 0 => return Ok(u64::from(nth)),
+            Err(e) => return Err(e),
+        }
+        cx.call.done = 0;
+        cx.call.slot = Some(Box::new(Batch(nth + 1)));
+    }
+    Ok(u64::from(count))
+}
+
+/// One receive, in as many tries as it takes.
+fn receive(
+    cx: &mut Cx<'_>,
+    file: &Arc<OpenFile>,
+    list: Vec<(u64, usize)>,
+    flags: Flags,
+) -> Result<Received, crate::error::Stop> {
+    let socket = socket_of(file)?;
+    if flags.contains(Flags::ERRQUEUE) {
+        return Err(Errno::EAGAIN.into());
+    }
+    let how = Receive {
+        peek: flags.contains(Flags::PEEK),
+        urgent: flags.contains(Flags::OOB),
+        creds: false,
+    };
+    let mm = cx.mm();
+    let mut dst = Sink::user(&mm, list);
+    dst.skip(cx.call.done);
+    let nonblock = file.nonblock() || flags.contains(Flags::DONTWAIT);
+    let all = flags.contains(Flags::WAITALL) && socket.kind == Kind::Stream && !how.peek;
+    let attempt = match socket.ops.recv(&mut dst, how) {
+        Ok(mut got) => {
+            let ended = got.stored == 0;
+            if socket.kind == Kind::Stream {
+                got.stored += cx.call.done;
+                got.full = got.stored;
+            }
+            let plain = got.files.is_empty() && !got.urgent;
+            if all && plain && !ended && dst.left() > 0 && !nonblock {
+                cx.call.done = got.stored;
+                Err(Errno::EAGAIN)
+            } else {
+                Ok(got)
+            }
+        }
+        Err(Errno::EAGAIN) if nonblock && cx.call.done > 0 => {
+            Ok(Received { stored: cx.call.done, full: cx.call.done, ..Received::default() })
+        }
+        Err(e) => Err(e),
+    };
+    wait(cx, socket, attempt, nonblock || how.urgent, socket.timeouts().0)
+}
+
+/// recvfrom(2).
+pub fn recvfrom(
+    cx: &mut Cx<'_>,
+    fd: i32,
+    buf: u64,
+    len: u64,
+    flags: u32,
+    addr: u64,
+    addr_len: u64,
+) -> SysResult {
+    let file = file_of(cx, fd)?;
+    let flags = Flags::from_bits_truncate(flags);
+    let got = receive(cx, &file, segment(buf, len)?, flags)?;
+    if addr != 0 {
+        match &got.from {
+            Some(from) => sockaddr::write(cx, from, addr, addr_len)?,
+            None => cx.mm().write_obj(addr_len, &0i32)?,
+        }
+    }
+    Ok(result(&got, flags))
+}
+
+/// What the call returns: with MSG_TRUNC the true length of a packet.
+fn result(got: &Received, flags: Flags) -> u64 {
+    if flags.contains(Flags::TRUNC) { got.full as u64 } else { got.stored as u64 }
+}
+
+/// Lays out control messages in a buffer of the caller's size.
+struct Control {
+    bytes: Vec<u8>,
+    room: usize,
+    truncated: bool,
+}
+
+impl Control {
+    fn put(&mut self, level: i32, kind: i32, data: &[u8]) {
+        let left = self.room.saturating_sub(self.bytes.len());
+        if left < 16 {
+            self.truncated = true;
+            return;
+        }
+        let size = data.len().min(left - 16);
+        self.truncated |= size < data.len();
+        self.bytes.extend((16 + size as u64).to_ne_bytes());
+        self.bytes.extend(level.to_ne_bytes());
+        self.bytes.extend(kind.to_ne_bytes());
+        self.bytes.extend(&data[..size]);
+        let padded = self.bytes.len().next_multiple_of(8).min(self.room);
+        self.bytes.resize(padded.max(self.bytes.len()), 0);
+    }
+    /// Room for descriptors.
+    fn descriptors(&self) -> usize {
+        self.room.saturating_sub(self.bytes.len() + 16) / 4
+    }
+}
+
+fn write_control(
+    cx: &Cx<'_>,
+    socket: &Socket,
+    got: &mut Received,
+    room: u64,
+    cloexec: bool,
+) -> Result<Control, Errno> {
+    let mut control = Control { bytes: Vec::new(), room: room.size(), truncated: false };
+    let (pass_cred, packet_info) = {
+        let options = socket.ops.endpoint().options();
+        (options.pass_cred, options.packet_info)
+    };
+    if pass_cred && socket.family == Family::Unix {
+        let creds = got.creds.unwrap_or(Ucred { pid: 0, uid: 65534, gid: 65534 });
+        let mut data = Vec::new();
+        data.extend(creds.pid.to_ne_bytes());
+        data.extend(creds.uid.to_ne_bytes());
+        data.extend(creds.gid.to_ne_bytes());
+        control.put(SOL_SOCKET, SCM_CREDENTIALS, &data);
+    }
+    if let (true, Some(to)) = (packet_info, got.to) {
+        match to.ip.as_v4() {
+            Some(ip) => {
+                let data = [1i32.to_ne_bytes(), ip, ip].concat();
+                control.put(0, 8, &data);
+            }
+            None => {
+                let mut data = to.ip.0.to_vec();
+                data.extend(1i32.to_ne_bytes());
+                control.put(41, 50, &data);
+            }
+        }
+    }
+    if !got.files.is_empty() {
+        let mut data = Vec::new();
+        let room = control.descriptors();
+        control.truncated |= got.files.len() > room;
+        for file in got.files.drain(..).take(room) {
+            match cx.install(file, cloexec) {
+                Ok(fd) => data.extend(fd.to_ne_bytes()),
+                Err(_) => {
+                    control.truncated = true;
+                    break;
+                }
+            }
+        }
+        if !data.is_empty() {
+            control.put(SOL_SOCKET, SCM_RIGHTS, &data);
+        }
+    }
+    Ok(control)
+}
+
+fn recv_one(cx: &mut Cx<'_>, file: &Arc<OpenFile>, header: u64, flags: Flags) -> SysResult {
+    let mm = cx.mm();
+    let mut msg: MsgHdr = mm.read_obj(header)?;
+    let list = segments(&mm, msg.iov, msg.iov_len)?;
+    let socket = socket_of(file)?;
+    let mut got = receive(cx, file, list, flags)?;
+    let cloexec = flags.contains(Flags::CMSG_CLOEXEC);
+    let room = if msg.control == 0 { 0 } else { msg.control_len.min(1 << 20) };
+    let control = write_control(cx, socket, &mut got, room, cloexec)?;
+    mm.write_bytes(msg.control, &control.bytes)?;
+    msg.control_len = control.bytes.len() as u64;
+    if msg.name != 0 {
+        let bytes = got.from.as_ref().map(sockaddr::encode).unwrap_or_default();
+        let room = usize::try_from(msg.name_len).map_err(|_| Errno::EINVAL)?;
+        mm.write_bytes(msg.name, &bytes[..bytes.len().min(room)])?;
+        msg.name_len = bytes.len().low_i32();
+    }
+    let mut out = flags & Flags::CMSG_CLOEXEC;
+    out.set(Flags::TRUNC, got.stored < got.full);
+    out.set(Flags::CTRUNC, control.truncated);
+    out.set(Flags::EOR, got.record && socket.kind == Kind::SeqPacket);
+    out.set(Flags::OOB, got.urgent);
+    msg.flags = out.bits();
+    mm.write_obj(header, &msg)?;
+    Ok(result(&got, flags))
+}
+
+/// recvmsg(2).
+pub fn recvmsg(cx: &mut Cx<'_>, fd: i32, header: u64, flags: u32) -> SysResult {
+    let file = file_of(cx, fd)?;
+    recv_one(cx, &file, header, Flags::from_bits_truncate(flags))
+}
+
+/// recvmmsg(2).
+pub fn recvmmsg(
+    cx: &mut Cx<'_>,
+    fd: i32,
+    headers: u64,
+    count: u32,
+    flags: u32,
+    timeout: u64,
+) -> SysResult {
+    let limit = if timeout == 0 { None } else { Some(read_timespec(cx, timeout)?) };
+    let file = file_of(cx, fd)?;
+    let mut flags = Flags::from_bits_truncate(flags);
+    let count = count.min(1024);
+    let deadline = limit.map(|t| cx.call.started.saturating_add(t));
+    for nth in batch_done(cx)..count {
+        if nth > 0 && flags.contains(Flags::WAITFORONE) {
+            flags |= Flags::DONTWAIT;
+        }
+        let at = headers.checked_add(u64::from(nth) * MMSG).ok_or(Errno::EFAULT)?;
+        match recv_one(cx, &file, at, flags) {
+            Ok(n) => cx.mm().write_obj(at + 56, &n.low_u32())?,
+            Err(crate::error::Stop::Errno(_)) if nth > 0 => return Ok(u64::from(nth)),
+            Err(e) => return Err(e),
+        }
+        cx.call.done = 0;
+        cx.call.slot = Some(Box::new(Batch(nth + 1)));
+        if deadline.is_some_and(|d| cx.now() >= d) {
+            return Ok(u64::from(nth + 1));
+        }
+    }
+    Ok(u64::from(count))
+}
