@@ -178,6 +178,7 @@ fn child_process(task: &Task, pid: Tid, flags: CloneFlags) -> Arc<Process> {
         actions.clear_handlers();
     }
     let child = Process::new(&task.kernel, pid, SharedSignals::new(actions), parent.limits());
+    child.timers.watch_limit(&child);
     child.dumpable.store(parent.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
     child.personality.store(parent.personality.load(Ordering::Relaxed), Ordering::Relaxed);
     child.oom_score_adj.store(parent.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);

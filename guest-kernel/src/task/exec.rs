@@ -71,6 +71,7 @@ pub fn commit(
     let files = if Arc::strong_count(&files) > 2 { files.duplicate() } else { files };
     files.close_on_exec();
     process.signals.exec();
+    process.timers.exec();
     let privileged = creds.uid != creds.euid || creds.gid != creds.egid;
     process.dumpable.store(u32::from(!privileged), Ordering::Relaxed);
     {

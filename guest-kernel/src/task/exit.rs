@@ -71,6 +71,7 @@ pub(super) fn finish(task: &Arc<Task>) {
         left
     };
     if left == 0 {
+        task.process.timers.clear();
         task.process.exit_events.wake();
     }
     task.process.thread_events.wake();
