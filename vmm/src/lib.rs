@@ -4,6 +4,7 @@
 pub mod backend;
 pub mod bench;
 pub mod cli;
+pub mod doctor;
 pub mod events;
 pub mod exit;
 #[allow(unsafe_code, reason = "makes the kernel's host calls")]

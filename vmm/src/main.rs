@@ -6,7 +6,7 @@ use clap::{CommandFactory, Parser};
 use trapgate::{
     bench,
     cli::{Cli, Command},
-    exit, run, syscalls,
+    doctor, exit, run, syscalls,
 };
 
 fn main() -> ExitCode {
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     };
     let code = match cli.command {
         Command::Run(args) => run::command(&args),
-        Command::Doctor(_) => exit::report("not here yet"),
+        Command::Doctor(args) => doctor::command(&args),
         Command::Syscalls(args) => syscalls::command(&args),
         Command::Bench(args) => bench::command(&args),
         Command::BenchGuest { item } => bench::guest_command(&item),
