@@ -20,6 +20,8 @@ pub mod cap {
     pub const SETGID: u32 = 6;
     /// Change user ids.
     pub const SETUID: u32 = 7;
+    /// Change capability sets.
+    pub const SETPCAP: u32 = 8;
     /// Bind to ports below 1024.
     pub const NET_BIND_SERVICE: u32 = 10;
     /// Network administration.

@@ -119,7 +119,7 @@ pub fn make(
         child.clear_child_tid.store(spec.child_tid, Ordering::Relaxed);
     }
     child.timer_slack.store(task.timer_slack.load(Ordering::Relaxed), Ordering::Relaxed);
-    child.nice.store(task.nice.load(Ordering::Relaxed), Ordering::Relaxed);
+    child.inherit_scheduling(task);
     let vfork = flags.contains(CloneFlags::VFORK).then(Arc::<VforkDone>::default);
     *child.vfork_done.lock().unwrap_or_else(PoisonError::into_inner) = vfork.clone();
     if let Err(errno) = enter_table(task, &child, spec) {

@@ -119,7 +119,7 @@ fn new_leader(
         comm: super::comm_from(&image.comm),
     };
     let leader = Task::new(&task.process, task.process.pid, parts);
-    leader.nice.store(task.nice.load(Ordering::Relaxed), Ordering::Relaxed);
+    leader.inherit_scheduling(task);
     {
         let mut tree = task.kernel.tasks.tree();
         if let Some(node) = tree.nodes.get_mut(&task.process.pid) {

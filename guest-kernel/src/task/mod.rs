@@ -22,7 +22,7 @@ pub mod wait;
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, Ordering, fence},
+        atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering, fence},
     },
     time::Duration,
 };
@@ -103,6 +103,11 @@ pub struct Task {
     pub timer_slack: AtomicU64,
     /// setpriority(2).
     pub nice: AtomicI32,
+    /// sched_setscheduler(2): policy with its flag, and real-time priority.
+    pub policy: AtomicU32,
+    /// Real-time priority.
+    pub priority: AtomicI32,
+    affinity: Mutex<Option<Vec<u8>>>,
     /// A vfork parent to be released.
     pub(crate) vfork_done: Mutex<Option<Arc<VforkDone>>>,
     /// In `Cpu::run`, or about to be: a kick is needed to reach it.
@@ -160,6 +165,9 @@ impl Task {
             pdeath_signal: AtomicU8::new(0),
             timer_slack: AtomicU64::new(50_000),
             nice: AtomicI32::new(0),
+            policy: AtomicU32::new(0),
+            priority: AtomicI32::new(0),
+            affinity: Mutex::default(),
             vfork_done: Mutex::default(),
             in_guest: AtomicBool::new(false),
             dying: AtomicBool::new(false),
@@ -249,6 +257,29 @@ impl Task {
     }
     fn set_run_state(&self, state: RunState) {
         self.state.store(state as u8, Ordering::Relaxed);
+    }
+    /// sched_setaffinity(2)'s mask, if it was set.
+    #[must_use]
+    pub fn affinity(&self) -> Option<Vec<u8>> {
+        self.affinity.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+    /// Keeps an affinity mask.
+    pub fn set_affinity(&self, mask: Vec<u8>) {
+        *self.affinity.lock().unwrap_or_else(PoisonError::into_inner) = Some(mask);
+    }
+    /// What a child takes over of scheduling: nice value, policy (unless it is to be reset), mask.
+    pub(crate) fn inherit_scheduling(&self, from: &Task) {
+        /// SCHED_RESET_ON_FORK.
+        const RESET: u32 = 0x4000_0000;
+        self.nice.store(from.nice.load(Ordering::Relaxed), Ordering::Relaxed);
+        let policy = from.policy.load(Ordering::Relaxed);
+        if policy & RESET == 0 {
+            self.policy.store(policy, Ordering::Relaxed);
+            self.priority.store(from.priority.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        if let Some(mask) = from.affinity() {
+            self.set_affinity(mask);
+        }
     }
     /// CPU time and counters as last published: exact for the calling task, for others as of their
     /// last wait.

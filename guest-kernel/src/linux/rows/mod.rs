@@ -7,11 +7,13 @@ mod net;
 mod poll;
 mod process;
 mod signal;
+mod system;
 mod time;
 
 use super::table::Row;
 
 /// Every family.
+#[rustfmt::skip]
 pub static FAMILIES: &[&[Row]] = &[
     futex::ROWS,
     io::ROWS,
@@ -20,5 +22,6 @@ pub static FAMILIES: &[&[Row]] = &[
     poll::ROWS,
     process::ROWS,
     signal::ROWS,
+    system::ROWS,
     time::ROWS,
 ];

@@ -1,0 +1,66 @@
+//! Identity, scheduling, and the system as a whole.
+
+use crate::{
+    linux::{
+        sys::{ids, prctl, sched, system},
+        table::Row,
+    },
+    row,
+};
+
+/// The rows.
+pub static ROWS: &[Row] = &[
+    row!(24, sched_yield() => sched::sched_yield, Full),
+    row!(63, uname(buf: StructOut("utsname")) => system::uname, Full),
+    row!(99, sysinfo(info: StructOut("sysinfo")) => system::sysinfo, Partial, "no load averages"),
+    row!(102, getuid() => ids::getuid, Full),
+    row!(103, syslog(type_: Int, bufp: Addr, len: Int) => system::syslog, Stub, "an empty log"),
+    row!(104, getgid() => ids::getgid, Full),
+    row!(105, setuid(uid: Uint) => ids::setuid, Full),
+    row!(106, setgid(gid: Uint) => ids::setgid, Full),
+    row!(107, geteuid() => ids::geteuid, Full),
+    row!(108, getegid() => ids::getegid, Full),
+    row!(113, setreuid(ruid: Int, euid: Int) => ids::setreuid, Full),
+    row!(114, setregid(rgid: Int, egid: Int) => ids::setregid, Full),
+    row!(115, getgroups(size: Int, list: Addr) => ids::getgroups, Full),
+    row!(116, setgroups(size: Size, list: Addr) => ids::setgroups, Full),
+    row!(117, setresuid(ruid: Int, euid: Int, suid: Int) => ids::setresuid, Full),
+    row!(118, getresuid(ruid: Addr, euid: Addr, suid: Addr) => ids::getresuid, Full),
+    row!(119, setresgid(rgid: Int, egid: Int, sgid: Int) => ids::setresgid, Full),
+    row!(120, getresgid(rgid: Addr, egid: Addr, sgid: Addr) => ids::getresgid, Full),
+    row!(122, setfsuid(fsuid: Uint) => ids::setfsuid, Full),
+    row!(123, setfsgid(fsgid: Uint) => ids::setfsgid, Full),
+    row!(125, capget(hdrp: Addr, datap: Addr) => ids::capget, Full),
+    row!(126, capset(hdrp: Addr, datap: Addr) => ids::capset, Full),
+    row!(135, personality(persona: Hex) => prctl::personality, Partial,
+        "only ADDR_NO_RANDOMIZE has an effect"),
+    row!(142, sched_setparam(pid: Pid, param: Addr) => sched::sched_setparam, Partial,
+        "kept and shown; the host schedules all alike"),
+    row!(143, sched_getparam(pid: Pid, param: Addr) => sched::sched_getparam, Full),
+    row!(144, sched_setscheduler(pid: Pid, policy: Int, param: Addr) => sched::sched_setscheduler,
+        Partial, "kept and shown; the host schedules all alike"),
+    row!(145, sched_getscheduler(pid: Pid) => sched::sched_getscheduler, Full),
+    row!(146, sched_get_priority_max(policy: Int) => sched::sched_get_priority_max, Full),
+    row!(147, sched_get_priority_min(policy: Int) => sched::sched_get_priority_min, Full),
+    row!(148, sched_rr_get_interval(pid: Pid, tp: StructOut("timespec"))
+        => sched::sched_rr_get_interval, Full),
+    row!(157, prctl(option: Enum("prctl"), arg2: Hex, arg3: Hex, arg4: Hex, arg5: Hex)
+        => prctl::prctl, Partial, "no SECCOMP, VMA, MM, PTRACER or speculation control: EINVAL"),
+    row!(158, arch_prctl(code: Enum("arch_prctl"), addr: Addr) => prctl::arch_prctl, Partial,
+        "no CPUID faulting: ENODEV"),
+    row!(170, sethostname(name: In(1), len: Size) => system::sethostname, Full),
+    row!(171, setdomainname(name: In(1), len: Size) => system::setdomainname, Full),
+    row!(203, sched_setaffinity(pid: Pid, len: Size, mask: Addr) => sched::sched_setaffinity,
+        Partial, "kept and shown; the host places all alike"),
+    row!(204, sched_getaffinity(pid: Pid, len: Size, mask: Addr) => sched::sched_getaffinity, Full),
+    row!(272, unshare(flags: Flags("clone")) => system::unshare, Partial, "namespaces: EPERM"),
+    row!(309, getcpu(cpu: Addr, node: Addr, tcache: Addr) => sched::getcpu, Partial, "always CPU 0"),
+    row!(312, kcmp(pid1: Pid, pid2: Pid, type_: Int, idx1: Hex, idx2: Hex) => system::kcmp, Partial,
+        "FILE, VM, FILES, FS and SIGHAND only"),
+    row!(314, sched_setattr(pid: Pid, attr: Addr, flags: Hex) => sched::sched_setattr, Partial,
+        "kept and shown; no deadlines"),
+    row!(315, sched_getattr(pid: Pid, attr: Addr, size: Size, flags: Hex) => sched::sched_getattr,
+        Full),
+    row!(318, getrandom(buf: Out(1), buflen: Size, flags: Flags("getrandom"))
+        => system::getrandom, Full),
+];
