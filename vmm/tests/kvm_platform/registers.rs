@@ -1,5 +1,6 @@
 //! System calls, registers, FPU, segment bases.
 
+use trapgate::platform::kvm::Kind;
 use trapgate_kernel::platform::{Exit, Platform, Registers};
 
 use super::harness::{CODE, DATA, STACK, Vm, fault, run, start, word};
@@ -151,4 +152,20 @@ fn segment_bases_take_effect() {
     assert_eq!(run(&mut *cpu, &mut regs), Exit::Syscall);
     assert_eq!((regs.rax, regs.rbx), (0xaa, 0xbb));
     assert_eq!((regs.fs_base, regs.gs_base), (DATA + 0x100, DATA + 0x200));
+}
+
+#[test]
+fn the_probe_is_quick() {
+    let begin = std::time::Instant::now();
+    match trapgate::platform::kvm::probe::probe() {
+        Ok(report) => {
+            let took = begin.elapsed();
+            println!("{report:?} in {took:?}");
+            assert!(report.exit_ns > 0 && report.max_vcpus > 1, "{report:?}");
+            assert_eq!(report.gate_ring == 0, report.kind == Kind::Hardware);
+            // Half a second is doctor's share; emulated hardware may take its time.
+            assert!(report.kind == Kind::Hardware || took.as_millis() < 500, "{took:?}");
+        }
+        Err(e) => eprintln!("\n*** SKIPPED, NOT TESTED: {e} ***\n"),
+    }
 }
