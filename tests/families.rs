@@ -45,7 +45,7 @@ macro_rules! families {
 }
 
 families! {
-    clone dirs epoll eventfd exec fcntl file_io file_open file_seek flock fork memfd mmap
-    mmap_file mprotect mremap path pipe poll rename signalfd splice stat tcp timerfd udp
-    unix_dgram unix_pass unix_stream xattr
+    clocks clone cred dirs epoll eventfd exec fcntl file_io file_open file_seek flock fork futex
+    memfd mmap mmap_file mprotect mremap path pipe poll rename signalfd signals splice stat tcp
+    threads timerfd udp unix_dgram unix_pass unix_stream wait xattr
 }
