@@ -7,12 +7,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use trapgate_tests::backend::trapgate;
-use trapgate_tests::guest::{Link, guest, target_dir};
+use trapgate_tests::guest::{Link, guest, guests_dir};
 use trapgate_tests::{Backend, Run};
 
 /// A file that is no program, under target/guests/bad.
 fn bad(name: &str, bytes: &[u8], mode: u32) -> PathBuf {
-    let dir = target_dir().join("guests/bad");
+    let dir = guests_dir().join("bad");
     fs::create_dir_all(&dir).unwrap();
     let path = dir.join(format!("{name}-{}", std::process::id()));
     fs::write(&path, bytes).unwrap();

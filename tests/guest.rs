@@ -45,6 +45,18 @@ pub fn target_dir() -> PathBuf {
     exe.ancestors().nth(3).expect("a test binary lies in target/PROFILE/deps").to_path_buf()
 }
 
+/// Where compiled guest programs go: `target/guests`, unless the guest cannot see it there because
+/// its own empty /tmp lies over the checkout.
+pub fn guests_dir() -> PathBuf {
+    let beside = target_dir().join("guests");
+    if !beside.starts_with("/tmp") {
+        return beside;
+    }
+    let mut hash = DefaultHasher::new();
+    beside.hash(&mut hash);
+    PathBuf::from(format!("/var/tmp/trapgate-guests-{:08x}", hash.finish() >> 32))
+}
+
 /// Directory of the guest sources.
 pub fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("guests")
@@ -55,7 +67,7 @@ pub fn sources() -> PathBuf {
 /// # Panics
 /// With the compiler's words, when it does not compile.
 pub fn guest(name: &str, link: Link) -> PathBuf {
-    let out_dir = target_dir().join("guests");
+    let out_dir = guests_dir();
     fs::create_dir_all(&out_dir).expect("target/guests cannot be created");
     let source = sources().join(format!("{name}.c"));
     let out = out_dir.join(format!("{name}{}", link.suffix()));
