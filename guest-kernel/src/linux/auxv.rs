@@ -40,7 +40,7 @@ const ARG_LIMIT: u64 = 6 << 20;
 /// Bytes of strings and pointers that fit under a stack limit.
 #[must_use]
 pub fn argument_room(stack_limit: u64) -> u64 {
-    (stack_limit / 4).min(ARG_LIMIT).max(ARG_MAX)
+    (stack_limit / 4).clamp(ARG_MAX, ARG_LIMIT)
 }
 
 /// Checks arguments against the limits of execve(2).

@@ -303,7 +303,7 @@ fn map_segment(
     let mut zero_from = start;
     if segment.p_filesz > 0 {
         let offset = segment.p_offset.checked_sub(within).ok_or(Errno::EINVAL)?;
-        if offset % PAGE_SIZE != 0 || offset > i64::MAX.cast_unsigned() {
+        if !offset.is_multiple_of(PAGE_SIZE) || offset > i64::MAX.cast_unsigned() {
             return Err(Errno::EINVAL);
         }
         let len = (file_end - start).next_multiple_of(PAGE_SIZE);

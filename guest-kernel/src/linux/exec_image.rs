@@ -152,8 +152,11 @@ fn read_head(file: &OpenFile) -> Result<(Vec<u8>, usize), Errno> {
     Ok((head, got))
 }
 
+/// A file to load, the arguments it gets, and its first bytes.
+type Program = (Arc<OpenFile>, Vec<Vec<u8>>, Vec<u8>);
+
 /// Resolves `#!` lines until something that is not a script comes up.
-fn follow_scripts(request: &Request<'_>) -> Result<(Arc<OpenFile>, Vec<Vec<u8>>, Vec<u8>), Errno> {
+fn follow_scripts(request: &Request<'_>) -> Result<Program, Errno> {
     let mut file = request.file.clone();
     let mut path = request.path.to_vec();
     let mut argv = request.argv.clone();
@@ -247,13 +250,13 @@ fn map_program(
     let base = if !elf.is_relocatable() || !interpreted {
         0
     } else {
-        (mm.user_end() / 3 * 2 & !(PAGE_SIZE - 1)) + random.pages(MMAP_BITS)
+        ((mm.user_end() / 3 * 2) & !(PAGE_SIZE - 1)) + random.pages(MMAP_BITS)
     };
     let mut mapped = elf.map(mm, file, base)?;
     if elf.is_relocatable() && !interpreted {
         // The heap of a program in the mmap area grows where relocatable programs lie, not into
         // its neighbours.
-        mapped.end = (mm.user_end() / 3 * 2 & !(PAGE_SIZE - 1)) + random.pages(MMAP_BITS);
+        mapped.end = ((mm.user_end() / 3 * 2) & !(PAGE_SIZE - 1)) + random.pages(MMAP_BITS);
     }
     Ok(mapped)
 }

@@ -37,7 +37,7 @@ impl Mm {
     pub fn advise(&self, start: u64, len: u64, advice: Advice) -> Result<(), Errno> {
         let len = round_up(len).ok_or(Errno::EINVAL)?;
         let end = start.checked_add(len).ok_or(Errno::EINVAL)?;
-        if start % PAGE_SIZE != 0 {
+        if !start.is_multiple_of(PAGE_SIZE) {
             return Err(Errno::EINVAL);
         }
         if len == 0 {

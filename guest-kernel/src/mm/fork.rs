@@ -72,7 +72,7 @@ impl Mm {
                     Some(pte.with_prot(prot))
                 });
             }
-            let result = child.edit(|inner| {
+            child.edit(|inner| {
                 inner.layout = layout;
                 inner.vmas = vmas;
                 inner.pages = pages;
@@ -82,8 +82,7 @@ impl Mm {
                 self.commit(parent);
                 child.commit(inner);
                 if inner.broken || parent.broken { Err(Errno::ENOMEM) } else { Ok(()) }
-            });
-            result
+            })
         })?;
         Ok(child)
     }

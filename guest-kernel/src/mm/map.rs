@@ -192,7 +192,7 @@ impl Mm {
     ) -> Result<u64, Errno> {
         match place {
             Place::Fixed(addr) | Place::FixedNoReplace(addr) => {
-                if addr % PAGE_SIZE != 0 {
+                if !addr.is_multiple_of(PAGE_SIZE) {
                     return Err(Errno::EINVAL);
                 }
                 let end = addr.checked_add(len).ok_or(Errno::ENOMEM)?;
@@ -219,7 +219,7 @@ impl Mm {
                 }
                 let align = request.flags.contains(VmaFlags::STACK)
                     || !matches!(request.source, Source::Anon)
-                    || len % CHUNK_SIZE != 0;
+                    || !len.is_multiple_of(CHUNK_SIZE);
                 self.find_gap(inner, len, if align { PAGE_SIZE } else { CHUNK_SIZE })
                     .ok_or(Errno::ENOMEM)
             }
@@ -290,7 +290,7 @@ impl Mm {
     ) -> Result<(), Errno> {
         let mut at = start;
         while at < end {
-            let whole = at % CHUNK_SIZE == 0 && end - at >= CHUNK_SIZE;
+            let whole = at.is_multiple_of(CHUNK_SIZE) && end - at >= CHUNK_SIZE;
             if whole
                 && inner.pages.is_empty_range(at, at + CHUNK_SIZE)
                 && let Some(block) = self.frames().alloc_block()
@@ -320,7 +320,7 @@ impl Mm {
     pub fn unmap(&self, start: u64, len: u64) -> Result<(), Errno> {
         let len = round_up(len).ok_or(Errno::EINVAL)?;
         let end = start.checked_add(len).ok_or(Errno::EINVAL)?;
-        if start % PAGE_SIZE != 0 || len == 0 || end > self.user_end() {
+        if !start.is_multiple_of(PAGE_SIZE) || len == 0 || end > self.user_end() {
             return Err(Errno::EINVAL);
         }
         self.edit(|inner| {

@@ -23,7 +23,7 @@ impl Mm {
         prot: Prot,
         limits: super::Limits,
     ) -> Result<(), Errno> {
-        if start % PAGE_SIZE != 0 {
+        if !start.is_multiple_of(PAGE_SIZE) {
             return Err(Errno::EINVAL);
         }
         let len = round_up(len).ok_or(Errno::ENOMEM)?;

@@ -43,7 +43,7 @@ impl Mm {
         use RemapFlags as F;
         let fixed = flags.contains(F::FIXED);
         let keep = flags.contains(F::DONTUNMAP);
-        if old % PAGE_SIZE != 0
+        if !old.is_multiple_of(PAGE_SIZE)
             || (fixed || keep) && !flags.contains(F::MAYMOVE)
             || keep && round_up(old_len) != round_up(new_len)
         {
@@ -57,7 +57,7 @@ impl Mm {
             let overlaps = new < old_end && old < new_end;
             if new_len > self.user_end()
                 || new_end > self.user_end()
-                || fixed && (new % PAGE_SIZE != 0 || overlaps)
+                || fixed && (!new.is_multiple_of(PAGE_SIZE) || overlaps)
             {
                 return Err(Errno::EINVAL);
             }

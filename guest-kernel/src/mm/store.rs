@@ -134,7 +134,7 @@ impl PageStore {
             if !shrinks {
                 return;
             }
-            if len % PAGE_SIZE != 0 {
+            if !len.is_multiple_of(PAGE_SIZE) {
                 Self::zero_part(&state, len, first << PAGE_SHIFT);
             }
             self.take_pages(&mut state, first, u64::MAX)

@@ -1,5 +1,7 @@
 //! Address spaces against a naive model, and their corners.
 
+#![allow(clippy::cast_possible_truncation, reason = "test data is small")]
+
 use std::sync::Arc;
 
 use super::{

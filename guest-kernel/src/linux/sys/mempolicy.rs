@@ -66,7 +66,7 @@ pub fn mbind(
     max: u64,
     flags: u32,
 ) -> SysResult {
-    if addr % PAGE_SIZE != 0 || flags & !7 != 0 {
+    if !addr.is_multiple_of(PAGE_SIZE) || flags & !7 != 0 {
         return Err(Errno::EINVAL.into());
     }
     check(cx, mode, mask, max)?;

@@ -85,7 +85,7 @@ pub fn mmap(
 ) -> SysResult {
     let kind = flags & MAP_TYPE;
     let bits = MapFlags::from_bits_truncate(flags);
-    if offset % PAGE_SIZE != 0 {
+    if !offset.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL.into());
     }
     let file = if bits.contains(MapFlags::ANONYMOUS) {
@@ -183,7 +183,7 @@ pub fn munmap(cx: &mut Cx<'_>, addr: u64, len: u64) -> SysResult {
 pub fn mprotect(cx: &mut Cx<'_>, addr: u64, len: u64, prot: u64) -> SysResult {
     let bits = ProtBits::from_bits(prot).ok_or(Errno::EINVAL)?;
     let both = ProtBits::GROWSDOWN | ProtBits::GROWSUP;
-    if bits.contains(both) || addr % PAGE_SIZE != 0 {
+    if bits.contains(both) || !addr.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL.into());
     }
     let mm = cx.mm();
@@ -273,7 +273,7 @@ pub fn msync(cx: &mut Cx<'_>, addr: u64, len: u64, flags: i32) -> SysResult {
     const SYNC: i32 = 4;
     if flags & !(ASYNC | INVALIDATE | SYNC) != 0
         || flags & (ASYNC | SYNC) == (ASYNC | SYNC)
-        || addr % PAGE_SIZE != 0
+        || !addr.is_multiple_of(PAGE_SIZE)
     {
         return Err(Errno::EINVAL.into());
     }
@@ -285,7 +285,7 @@ pub fn msync(cx: &mut Cx<'_>, addr: u64, len: u64, flags: i32) -> SysResult {
 pub fn mincore(cx: &mut Cx<'_>, addr: u64, len: u64, vec: u64) -> SysResult {
     const STEP: u64 = 4096;
     let mm = cx.mm();
-    if addr % PAGE_SIZE != 0 {
+    if !addr.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL.into());
     }
     if !mm.in_user_range(addr, len) {

@@ -113,7 +113,7 @@ pub fn shmat(cx: &mut Cx<'_>, id: i32, addr: u64, flags: i32) -> SysResult {
     const EXEC: i32 = 0o100_000;
     let segment = cx.kernel().shm.get(id).ok_or(Errno::EINVAL)?;
     let mut addr = addr;
-    if addr % PAGE_SIZE != 0 {
+    if !addr.is_multiple_of(PAGE_SIZE) {
         if flags & RND == 0 {
             return Err(Errno::EINVAL.into());
         }
