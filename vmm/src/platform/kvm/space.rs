@@ -378,7 +378,7 @@ impl Editor<'_> {
         let child = self::table(self.machine)?.into_gpa();
         let bits = old & !(pte::ADDR | pte::LARGE);
         for i in 0..512u64 {
-            let entry = (old & pte::ADDR) + i * PAGE_SIZE | bits;
+            let entry = ((old & pte::ADDR) + i * PAGE_SIZE) | bits;
             pte::store(&self.machine.ram.frames, child, index(i << 12, 12), entry);
         }
         self.store(2, table, slot, child.0 | pte::LINK);
