@@ -9,6 +9,7 @@ pub mod exec_image;
 #[cfg(test)]
 mod exec_tests;
 pub mod flags;
+pub mod layout_fs;
 pub mod rows;
 pub mod sigframe;
 pub mod siginfo;

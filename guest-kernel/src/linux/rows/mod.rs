@@ -1,5 +1,6 @@
 //! The table's rows, one file per man-page family.
 
+mod fs;
 mod futex;
 mod io;
 mod mm;

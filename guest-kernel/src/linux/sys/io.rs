@@ -1,185 +1,262 @@
-//! read(2), write(2) and their vectored and positioned relatives, lseek(2), sendfile(2).
-//!
-//! A transfer that blocks half-way keeps its progress in the call (`Call::done`).
+//! read(2), write(2), their vectored and positioned kinds, lseek(2), sendfile(2), sync(2), ioctl(2).
 
+use std::sync::Arc;
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::path::file;
 use crate::{
     call::Cx,
     error::{Errno, Stop, SysResult, Wait},
     fs::{
         buf::{Sink, Source},
-        file::{OpenFile, OpenFlags},
+        file::{OpenFile, OpenFlags, Ready},
+        inode::{Actor, SetAttr},
+        perm,
     },
+    mm::Mm,
     num::Word,
     platform::USER_END,
-    signal::{SigInfo, number::SIGPIPE},
+    signal::{SigInfo, number},
+    task::process::rlimit,
 };
 
-/// Most bytes of one transfer (read(2), NOTES).
+/// Most bytes one call moves (MAX_RW_COUNT).
 const MAX_RW: usize = 0x7fff_f000;
-/// UIO_MAXIOV.
-const MAX_IOV: usize = 1024;
-/// RWF_* flags that are accepted: HIPRI, DSYNC, SYNC, NOWAIT, APPEND.
-const RWF_KNOWN: u32 = 0x1f;
-const RWF_NOWAIT: u32 = 8;
-const RWF_APPEND: u32 = 16;
+/// Most iovecs (UIO_MAXIOV).
+const MAX_IOV: u64 = 1024;
 
 type Segments = Vec<(u64, usize)>;
 
-/// One buffer as Linux's access_ok() sees it.
-fn segment(addr: u64, len: usize) -> Result<Segments, Errno> {
-    let len = len.min(MAX_RW);
-    match addr.checked_add(len as u64) {
-        Some(end) if end <= USER_END => Ok(vec![(addr, len)]),
-        _ => Err(Errno::EFAULT),
+/// One buffer, checked against the address-space limit.
+fn segment(addr: u64, count: usize) -> Result<Segments, Errno> {
+    if (count as u64).cast_signed() < 0 {
+        return Err(Errno::EINVAL);
     }
+    let end = addr.checked_add(count as u64).ok_or(Errno::EFAULT)?;
+    if end > USER_END {
+        return Err(Errno::EFAULT);
+    }
+    Ok(vec![(addr, count.min(MAX_RW))])
 }
 
-/// An iovec array, copied once.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy)]
+#[repr(C)]
+struct IoVec {
+    base: u64,
+    len: u64,
+}
+
+/// An iovec array, checked and cut to what one call moves.
 ///
 /// # Errors
-/// EINVAL for too many entries or a negative length, EFAULT.
-pub fn segments(cx: &Cx<'_>, iov: u64, count: usize) -> Result<Segments, Errno> {
+/// EINVAL, EFAULT.
+pub fn iovec(mm: &Mm, addr: u64, count: u64) -> Result<Segments, Errno> {
     if count > MAX_IOV {
         return Err(Errno::EINVAL);
     }
-    let mut raw = vec![0_u8; count * 16];
-    cx.mm().read_bytes(iov, &mut raw)?;
-    let word = |at: usize| {
-        let mut bytes = [0; 8];
-        bytes.copy_from_slice(&raw[at..at + 8]);
-        u64::from_le_bytes(bytes)
-    };
-    let mut total = 0;
-    let mut out = Vec::with_capacity(count);
-    for i in 0..count {
-        let (addr, len) = (word(i * 16), word(i * 16 + 8));
-        if len.cast_signed() < 0 {
+    let mut raw = vec![IoVec { base: 0, len: 0 }; count.size()];
+    mm.read_bytes(addr, raw.as_mut_bytes())?;
+    let mut left = MAX_RW;
+    let mut out = Vec::new();
+    for iov in raw {
+        if iov.len.cast_signed() < 0 {
             return Err(Errno::EINVAL);
         }
-        if addr.checked_add(len).is_none_or(|end| end > USER_END) {
+        if iov.base.checked_add(iov.len).is_none_or(|end| end > USER_END) {
             return Err(Errno::EFAULT);
         }
-        let len = len.size().min(MAX_RW - total);
-        total += len;
-        out.push((addr, len));
+        let take = iov.len.size().min(left);
+        left -= take;
+        out.push((iov.base, take));
     }
     Ok(out)
 }
 
-fn offset(raw: i64) -> Result<u64, Errno> {
-    u64::try_from(raw).map_err(|_| Errno::EINVAL)
+/// Where a transfer happens.
+#[derive(Clone, Copy)]
+enum Where {
+    /// At the file's own position.
+    Here,
+    At(u64),
 }
 
-fn do_read(
-    cx: &mut Cx<'_>,
-    fd: i32,
-    segments: Segments,
-    at: Option<u64>,
-    nowait: bool,
-) -> SysResult {
-    let file = cx.files().get(fd)?;
-    if !file.readable() {
-        return Err(Errno::EBADF.into());
-    }
+fn place(offset: i64) -> Result<Where, Errno> {
+    u64::try_from(offset).map(Where::At).map_err(|_| Errno::EINVAL)
+}
+
+fn readable(cx: &Cx<'_>, fd: i32) -> Result<Arc<OpenFile>, Errno> {
+    let file = file(cx, fd)?;
+    if file.readable() { Ok(file) } else { Err(Errno::EBADF) }
+}
+fn writable(cx: &Cx<'_>, fd: i32) -> Result<Arc<OpenFile>, Errno> {
+    let file = file(cx, fd)?;
+    if file.writable() { Ok(file) } else { Err(Errno::EBADF) }
+}
+
+fn read_to(cx: &Cx<'_>, file: &OpenFile, segments: Segments, at: Where, nowait: bool) -> SysResult {
     let mm = cx.mm();
     let mut sink = Sink::user(&mm, segments);
     let attempt = match at {
-        None => file.ops.read(&file, &mut sink),
-        Some(at) => file.ops.read_at(&file, &mut sink, at),
+        Where::Here => file.ops.read(file, &mut sink),
+        Where::At(offset) => file.ops.read_at(file, &mut sink, offset),
     };
-    cx.block(attempt, nowait || file.nonblock(), file.ops.queue()).map(|n| n as u64)
+    let read = cx.block(attempt, nowait || file.nonblock(), file.ops.queue())?;
+    Ok(read as u64)
 }
 
-fn do_write(
+/// Bytes that may be written at `at` under RLIMIT_FSIZE; a write wholly past it raises SIGXFSZ.
+fn within_limit(cx: &Cx<'_>, file: &OpenFile, at: Where, want: usize) -> Result<usize, Errno> {
+    let limit = cx.task.process.limit(rlimit::FSIZE);
+    if limit == rlimit::INFINITY || file.path.is_none() {
+        return Ok(want);
+    }
+    let attr = file.attr()?;
+    if !attr.is_regular() {
+        return Ok(want);
+    }
+    let start = match at {
+        _ if file.flags().contains(OpenFlags::APPEND) => attr.size,
+        Where::At(offset) => offset,
+        Where::Here => file.with_position(|p| *p),
+    };
+    if start >= limit && want > 0 {
+        cx.task.send(SigInfo::kernel(number::SIGXFSZ));
+        return Err(Errno::EFBIG);
+    }
+    Ok(want.min((limit - start).size()))
+}
+
+fn write_from(
     cx: &mut Cx<'_>,
-    fd: i32,
-    segments: Segments,
-    at: Option<u64>,
+    file: &OpenFile,
+    mut segments: Segments,
+    at: Where,
     nowait: bool,
 ) -> SysResult {
-    let file = cx.files().get(fd)?;
-    if !file.writable() {
-        return Err(Errno::EBADF.into());
+    let want: usize = segments.iter().map(|s| s.1).sum();
+    let allowed = within_limit(cx, file, at, want)?;
+    if allowed < want {
+        let mut left = allowed;
+        for segment in &mut segments {
+            segment.1 = segment.1.min(left);
+            left -= segment.1;
+        }
     }
+    let want = allowed;
     let mm = cx.mm();
     let mut source = Source::user(&mm, segments);
-    source.skip(cx.call.done);
+    let done = cx.call.done;
+    source.skip(done);
     let attempt = match at {
-        None => file.ops.write(&file, &mut source),
-        Some(at) => file.ops.write_at(&file, &mut source, at + cx.call.done as u64),
+        Where::Here => file.ops.write(file, &mut source),
+        Where::At(offset) => file.ops.write_at(file, &mut source, offset + done as u64),
     };
     match attempt {
         Ok(n) => {
-            cx.call.done += n;
-            let whole = source.left() == 0 || nowait || file.nonblock();
+            if n > 0 {
+                strip_set_id(cx, file);
+            }
+            let total = done + n;
+            let blocks = !nowait && !file.nonblock() && n > 0 && total < want;
             match file.ops.queue() {
-                // A short count means that the rest would block.
-                Some(queue) if !whole && n > 0 => Err(Stop::Wait(Wait::on(queue))),
-                _ => Ok(cx.call.done as u64),
+                Some(queue) if blocks => {
+                    cx.call.done = total;
+                    Err(Wait::on(queue).into())
+                }
+                _ => Ok(total as u64),
             }
         }
-        Err(_) if cx.call.done > 0 && attempt != Err(Errno::EAGAIN) => Ok(cx.call.done as u64),
-        Err(errno) => {
-            if errno == Errno::EPIPE {
-                cx.task.send(SigInfo::kernel(SIGPIPE));
-            }
-            cx.block(Err(errno), nowait || file.nonblock(), file.ops.queue())
+        Err(Errno::EPIPE) => {
+            cx.task.send(SigInfo::kernel(number::SIGPIPE));
+            if done > 0 { Ok(done as u64) } else { Err(Errno::EPIPE.into()) }
         }
+        Err(Errno::EAGAIN) => {
+            let nonblock = nowait || file.nonblock();
+            Ok(cx.block(Err::<u64, _>(Errno::EAGAIN), nonblock, file.ops.queue())?)
+        }
+        Err(_) if done > 0 => Ok(done as u64),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// A write takes set-id bits away (inode(7)) unless the writer has CAP_FSETID.
+fn strip_set_id(cx: &Cx<'_>, file: &OpenFile) {
+    let creds = cx.task.creds();
+    if creds.capable(crate::creds::cap::FSETID) {
+        return;
+    }
+    if let Some(path) = &file.path
+        && let Ok(attr) = path.attr()
+        && let Some(mode) = perm::stripped(&creds, &attr)
+    {
+        // The bytes are written: the bits not going is the file system's affair.
+        let _ = path.inode().set_attr(&SetAttr { mode: Some(mode), ..SetAttr::default() });
     }
 }
 
 /// read(2).
 pub fn read(cx: &mut Cx<'_>, fd: i32, buf: u64, count: usize) -> SysResult {
-    do_read(cx, fd, segment(buf, count)?, None, false)
+    let file = readable(cx, fd)?;
+    read_to(cx, &file, segment(buf, count)?, Where::Here, false)
 }
 /// write(2).
 pub fn write(cx: &mut Cx<'_>, fd: i32, buf: u64, count: usize) -> SysResult {
-    do_write(cx, fd, segment(buf, count)?, None, false)
+    let file = writable(cx, fd)?;
+    write_from(cx, &file, segment(buf, count)?, Where::Here, false)
 }
 /// pread(2).
-pub fn pread64(cx: &mut Cx<'_>, fd: i32, buf: u64, count: usize, at: i64) -> SysResult {
-    let at = offset(at)?;
-    do_read(cx, fd, segment(buf, count)?, Some(at), false)
+pub fn pread64(cx: &mut Cx<'_>, fd: i32, buf: u64, count: usize, offset: i64) -> SysResult {
+    let at = place(offset)?;
+    let file = readable(cx, fd)?;
+    read_to(cx, &file, segment(buf, count)?, at, false)
 }
 /// pwrite(2).
-pub fn pwrite64(cx: &mut Cx<'_>, fd: i32, buf: u64, count: usize, at: i64) -> SysResult {
-    let at = offset(at)?;
-    do_write(cx, fd, segment(buf, count)?, Some(at), false)
+pub fn pwrite64(cx: &mut Cx<'_>, fd: i32, buf: u64, count: usize, offset: i64) -> SysResult {
+    let at = place(offset)?;
+    let file = writable(cx, fd)?;
+    write_from(cx, &file, segment(buf, count)?, at, false)
 }
 /// readv(2).
-pub fn readv(cx: &mut Cx<'_>, fd: i32, iov: u64, count: usize) -> SysResult {
-    let segments = segments(cx, iov, count)?;
-    do_read(cx, fd, segments, None, false)
+pub fn readv(cx: &mut Cx<'_>, fd: i32, iov: u64, count: u64) -> SysResult {
+    let file = readable(cx, fd)?;
+    let segments = iovec(&cx.mm(), iov, count)?;
+    read_to(cx, &file, segments, Where::Here, false)
 }
 /// writev(2).
-pub fn writev(cx: &mut Cx<'_>, fd: i32, iov: u64, count: usize) -> SysResult {
-    let segments = segments(cx, iov, count)?;
-    do_write(cx, fd, segments, None, false)
+pub fn writev(cx: &mut Cx<'_>, fd: i32, iov: u64, count: u64) -> SysResult {
+    let file = writable(cx, fd)?;
+    let segments = iovec(&cx.mm(), iov, count)?;
+    write_from(cx, &file, segments, Where::Here, false)
 }
-/// preadv(2).
-pub fn preadv(cx: &mut Cx<'_>, fd: i32, iov: u64, count: usize, at: i64) -> SysResult {
-    let at = offset(at)?;
-    let segments = segments(cx, iov, count)?;
-    do_read(cx, fd, segments, Some(at), false)
+/// preadv(2); the high half of the offset is unused on 64 bits.
+pub fn preadv(cx: &mut Cx<'_>, fd: i32, iov: u64, count: u64, at: i64, _high: u64) -> SysResult {
+    let at = place(at)?;
+    let file = readable(cx, fd)?;
+    let segments = iovec(&cx.mm(), iov, count)?;
+    read_to(cx, &file, segments, at, false)
 }
 /// pwritev(2).
-pub fn pwritev(cx: &mut Cx<'_>, fd: i32, iov: u64, count: usize, at: i64) -> SysResult {
-    let at = offset(at)?;
-    let segments = segments(cx, iov, count)?;
-    do_write(cx, fd, segments, Some(at), false)
+pub fn pwritev(cx: &mut Cx<'_>, fd: i32, iov: u64, count: u64, at: i64, _high: u64) -> SysResult {
+    let at = place(at)?;
+    let file = writable(cx, fd)?;
+    let segments = iovec(&cx.mm(), iov, count)?;
+    write_from(cx, &file, segments, at, false)
 }
 
-/// Position -1 of preadv2(2) and pwritev2(2) means the file's own.
-fn own_or(at: i64) -> Result<Option<u64>, Errno> {
-    if at == -1 { Ok(None) } else { offset(at).map(Some) }
-}
+const RWF_NOWAIT: u32 = 8;
+const RWF_APPEND: u32 = 0x10;
+const RWF_KNOWN: u32 = 0x1f;
 
+fn place2(offset: i64) -> Result<Where, Errno> {
+    if offset == -1 { Ok(Where::Here) } else { place(offset) }
+}
 /// preadv2(2).
 pub fn preadv2(
     cx: &mut Cx<'_>,
     fd: i32,
     iov: u64,
-    count: usize,
+    count: u64,
     at: i64,
     _high: u64,
     flags: u32,
@@ -187,17 +264,16 @@ pub fn preadv2(
     if flags & !RWF_KNOWN != 0 {
         return Err(Errno::EOPNOTSUPP.into());
     }
-    let at = own_or(at)?;
-    let segments = segments(cx, iov, count)?;
-    do_read(cx, fd, segments, at, flags & RWF_NOWAIT != 0)
+    let file = readable(cx, fd)?;
+    let segments = iovec(&cx.mm(), iov, count)?;
+    read_to(cx, &file, segments, place2(at)?, flags & RWF_NOWAIT != 0)
 }
-
 /// pwritev2(2).
 pub fn pwritev2(
     cx: &mut Cx<'_>,
     fd: i32,
     iov: u64,
-    count: usize,
+    count: u64,
     at: i64,
     _high: u64,
     flags: u32,
@@ -205,120 +281,106 @@ pub fn pwritev2(
     if flags & !RWF_KNOWN != 0 {
         return Err(Errno::EOPNOTSUPP.into());
     }
-    let segments = segments(cx, iov, count)?;
-    let at =
-        if flags & RWF_APPEND != 0 { Some(cx.files().get(fd)?.attr()?.size) } else { own_or(at)? };
-    do_write(cx, fd, segments, at, flags & RWF_NOWAIT != 0)
+    let file = writable(cx, fd)?;
+    let segments = iovec(&cx.mm(), iov, count)?;
+    let mut at = place2(at)?;
+    if flags & RWF_APPEND != 0 {
+        at = Where::At(file.attr()?.size);
+    }
+    write_from(cx, &file, segments, at, flags & RWF_NOWAIT != 0)
 }
-
 /// lseek(2).
-pub fn lseek(cx: &mut Cx<'_>, fd: i32, to: i64, whence: u32) -> SysResult {
-    let file = cx.files().get(fd)?;
-    if file.flags().contains(OpenFlags::PATH) {
-        return Err(Errno::EBADF.into());
-    }
-    Ok(file.ops.seek(&file, to, whence)?)
+pub fn lseek(cx: &mut Cx<'_>, fd: i32, offset: i64, whence: u32) -> SysResult {
+    let file = file(cx, fd)?;
+    Ok(file.ops.seek(&file, offset, whence)?)
 }
 
-/// Bytes moved at a time between two files.
-const PIECE: usize = 64 << 10;
-
-/// Moves up to `count` bytes from `input` to `output` through a kernel buffer; a short write ends
-/// the transfer, and what was read beyond it is not consumed where the input has a position.
-fn transfer(
-    input: &OpenFile,
-    output: &OpenFile,
-    from: &mut Option<u64>,
-    count: usize,
-) -> Result<usize, Errno> {
-    let mut moved = 0;
-    let mut buffer = vec![0; PIECE.min(count)];
-    while moved < count {
-        let room = buffer.len().min(count - moved);
-        let mut sink = Sink::kernel(&mut buffer[..room]);
-        let got = match from {
-            Some(at) => input.ops.read_at(input, &mut sink, *at),
-            None => input.ops.read(input, &mut sink),
-        };
-        let got = match got {
-            Ok(0) => break,
-            Ok(n) => n,
-            Err(_) if moved > 0 => break,
-            Err(errno) => return Err(errno),
-        };
-        let mut source = Source::kernel(&buffer[..got]);
-        let sent = match output.ops.write(output, &mut source) {
-            Ok(n) => n,
-            Err(errno) => {
-                if from.is_none() {
-                    give_back(input, got);
-                }
-                if moved > 0 { break } else { return Err(errno) }
-            }
-        };
-        moved += sent;
-        match from {
-            Some(at) => *at += sent as u64,
-            None if sent < got => give_back(input, got - sent),
-            None => {}
-        }
-        if sent < got {
-            break;
-        }
-    }
-    Ok(moved)
-}
-
-fn give_back(file: &OpenFile, bytes: usize) {
-    if let Ok(bytes) = i64::try_from(bytes) {
-        // Inputs of sendfile(2) are files with a position, where this cannot fail.
-        let _ = file.ops.seek(file, -bytes, 1);
-    }
-}
-
-/// sendfile(2).
-pub fn sendfile(cx: &mut Cx<'_>, out: i32, input: i32, at: u64, count: usize) -> SysResult {
-    let (output, input) = (cx.files().get(out)?, cx.files().get(input)?);
-    if !input.readable() || !output.writable() {
-        return Err(Errno::EBADF.into());
-    }
+/// sendfile(2) through a buffer of the kernel's.
+pub fn sendfile(cx: &mut Cx<'_>, out: i32, from: i32, offset: u64, count: usize) -> SysResult {
+    let input = readable(cx, from)?;
+    let output = writable(cx, out)?;
     if output.flags().contains(OpenFlags::APPEND) {
         return Err(Errno::EINVAL.into());
     }
-    // Only inputs that can be mapped have pages to send (sendfile(2), EINVAL).
-    if input.ops.object().is_err() && input.ops.seek(&input, 0, 1).is_err() {
+    let start = match offset {
+        0 => input.with_position(|p| *p),
+        addr => cx.mm().read_obj::<u64>(addr)?,
+    };
+    if start.cast_signed() < 0 {
         return Err(Errno::EINVAL.into());
     }
-    let mut from = match at {
-        0 => None,
-        addr => Some(offset(cx.mm().read_obj::<i64>(addr)?)?),
+    let moved = copy(&input, start, &output, None, count.min(MAX_RW));
+    let moved = match moved {
+        Err(Errno::ESPIPE) => Err(Errno::EINVAL),
+        Err(Errno::EPIPE) => {
+            cx.task.send(SigInfo::kernel(number::SIGPIPE));
+            Err(Errno::EPIPE)
+        }
+        other => other,
     };
-    let moved = transfer(&input, &output, &mut from, count.min(MAX_RW));
-    if moved == Err(Errno::EPIPE) {
-        cx.task.send(SigInfo::kernel(SIGPIPE));
-    }
     let moved = cx.block(moved, output.nonblock(), output.ops.queue())?;
-    if let Some(from) = from {
-        cx.mm().write_obj(at, &from)?;
+    let end = start + moved as u64;
+    match offset {
+        0 => input.with_position(|p| *p = end),
+        addr => cx.mm().write_obj(addr, &end)?,
     }
     Ok(moved as u64)
 }
 
-/// copy_file_range(2), between regular files, by copying.
+/// Copies up to `count` bytes of a file with positions; stops where the output would block.
+fn copy(
+    input: &OpenFile,
+    from: u64,
+    output: &OpenFile,
+    to: Option<u64>,
+    count: usize,
+) -> Result<usize, Errno> {
+    let mut buffer = vec![0; count.min(64 << 10)];
+    let mut done = 0;
+    while done < count {
+        let want = buffer.len().min(count - done);
+        let mut sink = Sink::kernel(&mut buffer[..want]);
+        let got = match input.ops.read_at(input, &mut sink, from + done as u64) {
+            Ok(0) => break,
+            Ok(got) => got,
+            Err(errno) if done == 0 => return Err(errno),
+            Err(_) => break,
+        };
+        let mut source = Source::kernel(&buffer[..got]);
+        let wrote = match to {
+            None => output.ops.write(output, &mut source),
+            Some(to) => output.ops.write_at(output, &mut source, to + done as u64),
+        };
+        match wrote {
+            Ok(n) => {
+                done += n;
+                if n < got {
+                    break;
+                }
+            }
+            Err(errno) if done == 0 => return Err(errno),
+            Err(_) => break,
+        }
+    }
+    Ok(done)
+}
+
+/// copy_file_range(2).
 pub fn copy_file_range(
     cx: &mut Cx<'_>,
-    input: i32,
+    from: i32,
     from_at: u64,
-    out: i32,
+    to: i32,
     to_at: u64,
     count: usize,
     flags: u32,
 ) -> SysResult {
-    let (input, output) = (cx.files().get(input)?, cx.files().get(out)?);
     if flags != 0 {
         return Err(Errno::EINVAL.into());
     }
-    if !input.readable() || !output.writable() || output.flags().contains(OpenFlags::APPEND) {
+    let input = readable(cx, from)?;
+    let output = writable(cx, to)?;
+    if output.flags().contains(OpenFlags::APPEND) {
         return Err(Errno::EBADF.into());
     }
     for file in [&input, &output] {
@@ -330,33 +392,222 @@ pub fn copy_file_range(
             return Err(Errno::EINVAL.into());
         }
     }
-    let position = |addr: u64| match addr {
-        0 => Ok(None),
-        addr => offset(cx.mm().read_obj::<i64>(addr)?).map(Some),
+    let position = |cx: &Cx<'_>, file: &OpenFile, addr: u64| match addr {
+        0 => Ok(file.with_position(|p| *p)),
+        addr => cx.mm().read_obj::<u64>(addr),
     };
-    let (from, to) = (position(from_at)?, position(to_at)?);
-    let mut buffer = vec![0; PIECE.min(count)];
-    let mut moved = 0;
-    while moved < count {
-        let room = buffer.len().min(count - moved);
-        let mut sink = Sink::kernel(&mut buffer[..room]);
-        let got = match from {
-            Some(at) => input.ops.read_at(&input, &mut sink, at + moved as u64)?,
-            None => input.ops.read(&input, &mut sink)?,
-        };
-        if got == 0 {
-            break;
-        }
-        let mut source = Source::kernel(&buffer[..got]);
-        moved += match to {
-            Some(at) => output.ops.write_at(&output, &mut source, at + moved as u64)?,
-            None => output.ops.write(&output, &mut source)?,
-        };
+    let (start, target) = (position(cx, &input, from_at)?, position(cx, &output, to_at)?);
+    if start.cast_signed() < 0 || target.cast_signed() < 0 {
+        return Err(Errno::EINVAL.into());
     }
-    for (addr, at) in [(from_at, from), (to_at, to)] {
-        if let Some(at) = at {
-            cx.mm().write_obj(addr, &(at + moved as u64))?;
+    let moved = copy(&input, start, &output, Some(target), count.min(MAX_RW))? as u64;
+    for (file, addr, end) in [(&input, from_at, start + moved), (&output, to_at, target + moved)] {
+        match addr {
+            0 => file.with_position(|p| *p = end),
+            addr => cx.mm().write_obj(addr, &end)?,
         }
     }
-    Ok(moved as u64)
+    Ok(moved)
+}
+
+/// fsync(2).
+pub fn fsync(cx: &mut Cx<'_>, fd: i32) -> SysResult {
+    let file = file(cx, fd)?;
+    file.ops.sync(&file, false)?;
+    Ok(0)
+}
+/// fdatasync(2).
+pub fn fdatasync(cx: &mut Cx<'_>, fd: i32) -> SysResult {
+    let file = file(cx, fd)?;
+    file.ops.sync(&file, true)?;
+    Ok(0)
+}
+/// sync(2): passed-through files are written when they are written.
+pub fn sync(_cx: &mut Cx<'_>) -> SysResult {
+    Ok(0)
+}
+/// syncfs(2).
+pub fn syncfs(cx: &mut Cx<'_>, fd: i32) -> SysResult {
+    file(cx, fd)?;
+    Ok(0)
+}
+/// sync_file_range(2).
+pub fn sync_file_range(cx: &mut Cx<'_>, fd: i32, at: i64, len: i64, flags: u32) -> SysResult {
+    if at < 0 || len < 0 || flags & !7 != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let file = file(cx, fd)?;
+    if file.path.is_none() {
+        return Err(Errno::ESPIPE.into());
+    }
+    file.ops.sync(&file, true)?;
+    Ok(0)
+}
+/// fadvise64(2): all advice is taken and none needed.
+pub fn fadvise64(cx: &mut Cx<'_>, fd: i32, _at: i64, len: i64, advice: u32) -> SysResult {
+    let file = file(cx, fd)?;
+    if file.path.is_none() && file.ops.object().is_err() {
+        return Err(Errno::ESPIPE.into());
+    }
+    if len < 0 || advice > 5 {
+        return Err(Errno::EINVAL.into());
+    }
+    Ok(0)
+}
+/// readahead(2).
+pub fn readahead(cx: &mut Cx<'_>, fd: i32, _at: i64, _count: usize) -> SysResult {
+    let file = readable(cx, fd)?;
+    if file.attr()?.is_regular() { Ok(0) } else { Err(Errno::EINVAL.into()) }
+}
+/// ftruncate(2).
+pub fn ftruncate(cx: &mut Cx<'_>, fd: i32, len: i64) -> SysResult {
+    let len = u64::try_from(len).map_err(|_| Errno::EINVAL)?;
+    let file = file(cx, fd)?;
+    if !file.writable() || !file.attr()?.is_regular() {
+        return Err(Errno::EINVAL.into());
+    }
+    check_size(cx, len)?;
+    let inode = super::path::inode(&file, Errno::EINVAL)?;
+    crate::fs::vfs::truncate(&Actor::of(cx.task), &inode, len)?;
+    Ok(0)
+}
+/// truncate(2).
+pub fn truncate(cx: &mut Cx<'_>, addr: u64, len: i64) -> SysResult {
+    let len = u64::try_from(len).map_err(|_| Errno::EINVAL)?;
+    let who = Actor::of(cx.task);
+    let path = super::path::find(cx, &who, addr, true)?;
+    let attr = path.attr()?;
+    if attr.is_dir() {
+        return Err(Errno::EISDIR.into());
+    }
+    if !attr.is_regular() {
+        return Err(Errno::EINVAL.into());
+    }
+    path.mount.writable()?;
+    perm::check(&who.creds, &attr, perm::WRITE)?;
+    check_size(cx, len)?;
+    crate::fs::vfs::truncate(&who, path.inode(), len)?;
+    Ok(0)
+}
+fn check_size(cx: &Cx<'_>, len: u64) -> Result<(), Errno> {
+    if len > cx.task.process.limit(rlimit::FSIZE) {
+        cx.task.send(SigInfo::kernel(number::SIGXFSZ));
+        return Err(Errno::EFBIG);
+    }
+    Ok(())
+}
+/// fallocate(2).
+pub fn fallocate(cx: &mut Cx<'_>, fd: i32, mode: u32, at: i64, len: i64) -> SysResult {
+    let file = writable(cx, fd)?;
+    let at = u64::try_from(at).map_err(|_| Errno::EINVAL)?;
+    let len = u64::try_from(len).ok().filter(|l| *l > 0).ok_or(Errno::EINVAL)?;
+    if mode & !0x7f != 0 {
+        return Err(Errno::EOPNOTSUPP.into());
+    }
+    match file.attr()?.mode & crate::fs::inode::mode::FMT {
+        crate::fs::inode::mode::REG => {}
+        crate::fs::inode::mode::FIFO => return Err(Errno::ESPIPE.into()),
+        crate::fs::inode::mode::DIR => return Err(Errno::EISDIR.into()),
+        _ => return Err(Errno::ENODEV.into()),
+    }
+    if mode & 1 == 0 {
+        check_size(cx, at.saturating_add(len))?;
+    }
+    file.ops.allocate(&file, mode, at, len)?;
+    Ok(0)
+}
+
+const FIONCLEX: u32 = 0x5450;
+const FIOCLEX: u32 = 0x5451;
+const FIONBIO: u32 = 0x5421;
+const FIOASYNC: u32 = 0x5452;
+const FIONREAD: u32 = 0x541b;
+const FICLONE: u32 = 0x4004_9409;
+const FICLONERANGE: u32 = 0x4020_940d;
+
+/// ioctl(2): what every file has; the rest is the kind's.
+pub fn ioctl(cx: &mut Cx<'_>, fd: i32, command: u32, arg: u64) -> SysResult {
+    let file = file(cx, fd)?;
+    match command {
+        FIOCLEX | FIONCLEX => cx.files().set_cloexec(fd, command == FIOCLEX)?,
+        FIONBIO | FIOASYNC => {
+            let on: i32 = cx.mm().read_obj(arg)?;
+            let bit = if command == FIONBIO { OpenFlags::NONBLOCK } else { OpenFlags::ASYNC };
+            let mut flags = file.flags();
+            flags.set(bit, on != 0);
+            file.set_flags(flags);
+        }
+        FIONREAD if file.path.is_some() && file.attr()?.is_regular() => {
+            let left = file.attr()?.size.saturating_sub(file.with_position(|p| *p));
+            cx.mm().write_obj(arg, &left.low_i32())?;
+        }
+        FICLONE | FICLONERANGE => return Err(Errno::EOPNOTSUPP.into()),
+        _ => return file.ops.ioctl(cx, &file, command, arg),
+    }
+    Ok(0)
+}
+
+/// splice(2) through a buffer of the kernel's: no more is taken from a pipe than the other side
+/// surely takes.
+pub fn splice(
+    cx: &mut Cx<'_>,
+    from: i32,
+    from_at: u64,
+    to: i32,
+    to_at: u64,
+    count: usize,
+    flags: u32,
+) -> SysResult {
+    const NONBLOCK: u32 = 2;
+    if flags & !15 != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    if count == 0 {
+        return Ok(0);
+    }
+    let input = readable(cx, from)?;
+    let output = writable(cx, to)?;
+    let (pipe_in, pipe_out) =
+        (crate::pipe::PipeEnd::of(&input).is_some(), crate::pipe::PipeEnd::of(&output).is_some());
+    if !pipe_in && !pipe_out {
+        return Err(Errno::EINVAL.into());
+    }
+    if (pipe_in && from_at != 0) || (pipe_out && to_at != 0) {
+        return Err(Errno::ESPIPE.into());
+    }
+    let read_at = if from_at == 0 { None } else { Some(cx.mm().read_obj::<u64>(from_at)?) };
+    let write_at = if to_at == 0 { None } else { Some(cx.mm().read_obj::<u64>(to_at)?) };
+    let nonblock = flags & NONBLOCK != 0;
+    if output.ops.queue().is_some() && !output.ops.poll(&output).intersects(Ready::OUT | Ready::ERR)
+    {
+        let quiet = nonblock || output.nonblock();
+        return Ok(cx.block(Err::<u64, _>(Errno::EAGAIN), quiet, output.ops.queue())?);
+    }
+    // A pipe or socket that is ready takes PIPE_BUF bytes.
+    let cap = if output.ops.queue().is_some() { 4096 } else { 64 << 10 };
+    let mut buffer = vec![0; count.min(cap)];
+    let mut sink = Sink::kernel(&mut buffer);
+    let attempt = match read_at {
+        None => input.ops.read(&input, &mut sink),
+        Some(at) => input.ops.read_at(&input, &mut sink, at),
+    };
+    let got = cx.block(attempt, nonblock || input.nonblock(), input.ops.queue())?;
+    let mut source = Source::kernel(&buffer[..got]);
+    let wrote = match write_at {
+        None => output.ops.write(&output, &mut source),
+        Some(at) => output.ops.write_at(&output, &mut source, at),
+    };
+    let wrote = wrote.map_err(|errno| {
+        if errno == Errno::EPIPE {
+            cx.task.send(SigInfo::kernel(number::SIGPIPE));
+        }
+        Stop::Errno(errno)
+    })? as u64;
+    if let Some(at) = read_at {
+        cx.mm().write_obj(from_at, &(at + wrote))?;
+    }
+    if let Some(at) = write_at {
+        cx.mm().write_obj(to_at, &(at + wrote))?;
+    }
+    Ok(wrote)
 }

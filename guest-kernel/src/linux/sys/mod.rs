@@ -1,9 +1,11 @@
 //! Handlers: decode, ask a mechanism, copy out. One file per man-page family.
 
 pub mod clone;
+pub mod dir;
 pub mod epoll;
 pub mod eventfd;
 pub mod exec;
+pub mod fcntl;
 pub mod fd;
 pub mod futex;
 pub mod ids;
@@ -13,6 +15,8 @@ pub mod message;
 pub mod mm;
 pub mod mm_lock;
 pub mod netdev;
+pub mod open;
+pub mod path;
 pub mod pipe;
 pub mod poll;
 pub mod prctl;
@@ -25,7 +29,9 @@ pub mod signal;
 pub mod signalfd;
 pub mod socket;
 pub mod sockopt;
+pub mod stat;
 pub mod system;
 pub mod time;
 pub mod timer;
 pub mod wait;
+pub mod xattr;

@@ -1,0 +1,269 @@
+//! fcntl(2), flock(2), memfd_create(2).
+
+use std::sync::Arc;
+
+use super::path::file;
+use crate::{
+    call::Cx,
+    error::{Errno, Stop, SysResult, Wait},
+    fs::{
+        dentry::{Dentry, Path},
+        file::{OpenFile, OpenFlags},
+        inode::{Actor, NewNode, mode},
+        lock::{Lock, LockList, Owner},
+        mount::{Mount, MountFlags},
+        tmpfs::{TmpFs, file::RegularFile, file::seal},
+    },
+    linux::layout_fs::Flock,
+    num::{Word, ret_i32},
+    task::process::rlimit,
+};
+
+/// fcntl(2).
+pub fn fcntl(cx: &mut Cx<'_>, fd: i32, command: u32, arg: u64) -> SysResult {
+    const DUPFD_CLOEXEC: u32 = 1030;
+    let files = cx.files();
+    let entry = files.entry(fd)?;
+    let file = &entry.file;
+    if file.flags().contains(OpenFlags::PATH) && !matches!(command, 0..=3 | DUPFD_CLOEXEC) {
+        return Err(Errno::EBADF.into());
+    }
+    match command {
+        0 | DUPFD_CLOEXEC => {
+            let limit = cx.task.process.limit(rlimit::NOFILE);
+            let from = usize::try_from(arg.low_i32()).map_err(|_| Errno::EINVAL)?;
+            if from as u64 >= limit {
+                return Err(Errno::EINVAL.into());
+            }
+            let cloexec = command == DUPFD_CLOEXEC;
+            Ok(ret_i32(files.install(file.clone(), cloexec, from, limit)?))
+        }
+        1 => Ok(u64::from(entry.cloexec)),
+        2 => {
+            files.set_cloexec(fd, arg & 1 != 0)?;
+            Ok(0)
+        }
+        3 => Ok(u64::from(file.flags().bits())),
+        4 => set_flags(file, arg.low_u32()),
+        5 | 36 => get_lock(cx, file, arg, command == 36),
+        6 | 7 | 37 | 38 => set_lock(cx, file, arg, command),
+        8 | 15 => Ok(0),
+        // F_GETOWN, F_GETSIG, F_GETOWN_EX: nobody is ever signalled.
+        9 | 11 => Ok(0),
+        10 => {
+            if arg > 64 {
+                Err(Errno::EINVAL.into())
+            } else {
+                Ok(0)
+            }
+        }
+        16 => {
+            cx.mm().write_obj(arg, &[0i32, 0])?;
+            Ok(0)
+        }
+        1024 => match arg.low_u32() {
+            2 => Ok(0),
+            0 | 1 => Err(Errno::EAGAIN.into()),
+            _ => Err(Errno::EINVAL.into()),
+        },
+        1025 => Ok(2),
+        1031 | 1032 => pipe_size(cx, file, command, arg),
+        1033 => add_seals(file, arg.low_u32()),
+        1034 => {
+            let regular = file.downcast::<RegularFile>().ok_or(Errno::EINVAL)?;
+            Ok(u64::from(regular.body().seals()))
+        }
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
+
+fn set_flags(file: &OpenFile, flags: u32) -> SysResult {
+    let settable = OpenFlags::APPEND
+        | OpenFlags::NONBLOCK
+        | OpenFlags::ASYNC
+        | OpenFlags::DIRECT
+        | OpenFlags::NOATIME;
+    let new = OpenFlags::from_bits_truncate(flags) & settable;
+    file.set_flags((file.flags() - settable) | new);
+    Ok(0)
+}
+
+fn pipe_size(cx: &Cx<'_>, file: &OpenFile, command: u32, arg: u64) -> SysResult {
+    let end = crate::pipe::PipeEnd::of(file).ok_or(Errno::EBADF)?;
+    if command == 1032 {
+        return Ok(end.pipe.capacity() as u64);
+    }
+    let privileged = cx.task.creds().capable(crate::creds::cap::SYS_RESOURCE);
+    Ok(end.pipe.set_capacity(arg.low_u32().size(), privileged)? as u64)
+}
+
+fn add_seals(file: &OpenFile, seals: u32) -> SysResult {
+    let regular = file.downcast::<RegularFile>().ok_or(Errno::EINVAL)?;
+    if seals & !0x3f != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    if !file.writable() || regular.body().seals() & seal::SEAL != 0 {
+        return Err(Errno::EPERM.into());
+    }
+    regular.body().add_seals(seals);
+    Ok(0)
+}
+
+/// The range a struct flock means.
+fn range(file: &OpenFile, raw: &Flock) -> Result<(u64, u64), Errno> {
+    let base = match raw.whence {
+        0 => 0,
+        1 => file.with_position(|p| *p),
+        2 => file.attr()?.size,
+        _ => return Err(Errno::EINVAL),
+    };
+    let start = base.cast_signed().checked_add(raw.start).ok_or(Errno::EOVERFLOW)?;
+    let (start, end) = match raw.len {
+        0 => (start, i64::MAX),
+        len if len > 0 => (start, start.checked_add(len).ok_or(Errno::EOVERFLOW)?),
+        len => (start.checked_add(len).ok_or(Errno::EINVAL)?, start),
+    };
+    let whole = end == i64::MAX;
+    let start = u64::try_from(start).map_err(|_| Errno::EINVAL)?;
+    let end = if whole { u64::MAX } else { u64::try_from(end).map_err(|_| Errno::EINVAL)? };
+    Ok((start, end))
+}
+
+const RDLCK: i16 = 0;
+const WRLCK: i16 = 1;
+const UNLCK: i16 = 2;
+
+fn wanted(cx: &Cx<'_>, file: &Arc<OpenFile>, raw: &Flock, by_file: bool) -> Result<Lock, Errno> {
+    let (start, end) = range(file, raw)?;
+    let owner = if by_file {
+        if raw.pid != 0 {
+            return Err(Errno::EINVAL);
+        }
+        Owner::File(file.address())
+    } else {
+        Owner::Table(Arc::as_ptr(&cx.files()).addr(), cx.task.process.pid)
+    };
+    if !(RDLCK..=UNLCK).contains(&raw.kind) {
+        return Err(Errno::EINVAL);
+    }
+    Ok(Lock { owner, write: raw.kind == WRLCK, start, end })
+}
+fn locks(file: &OpenFile) -> Result<Arc<LockList>, Errno> {
+    Ok(file.path.as_ref().ok_or(Errno::EINVAL)?.inode().common().locks.clone())
+}
+
+fn get_lock(cx: &Cx<'_>, file: &Arc<OpenFile>, addr: u64, by_file: bool) -> SysResult {
+    let mut raw: Flock = cx.mm().read_obj(addr)?;
+    if raw.kind == UNLCK {
+        return Err(Errno::EINVAL.into());
+    }
+    let lock = wanted(cx, file, &raw, by_file)?;
+    match locks(file)?.conflict(&lock) {
+        None => raw.kind = UNLCK,
+        Some(held) => {
+            raw.kind = if held.write { WRLCK } else { RDLCK };
+            raw.whence = 0;
+            raw.start = held.start.cast_signed();
+            raw.len = if held.end == u64::MAX { 0 } else { (held.end - held.start).cast_signed() };
+            raw.pid = match held.owner {
+                Owner::Table(_, pid) => pid,
+                Owner::File(_) => -1,
+            };
+        }
+    }
+    cx.mm().write_obj(addr, &raw)?;
+    Ok(0)
+}
+
+fn set_lock(cx: &Cx<'_>, file: &Arc<OpenFile>, addr: u64, command: u32) -> SysResult {
+    let raw: Flock = cx.mm().read_obj(addr)?;
+    let by_file = command >= 37;
+    let waits = command == 7 || command == 38;
+    let lock = wanted(cx, file, &raw, by_file)?;
+    let locks = locks(file)?;
+    if raw.kind == UNLCK {
+        locks.unset(&lock);
+        return Ok(0);
+    }
+    if (raw.kind == RDLCK && !file.readable()) || (raw.kind == WRLCK && !file.writable()) {
+        return Err(Errno::EBADF.into());
+    }
+    let (kernel, me) = (cx.kernel(), id(lock.owner));
+    match locks.set(lock) {
+        Ok(()) => {
+            kernel.fs.lock_waits.remove(me);
+            Ok(0)
+        }
+        Err(_) if !waits => Err(Errno::EAGAIN.into()),
+        Err(held) => {
+            if cx.call.interrupted {
+                kernel.fs.lock_waits.remove(me);
+            } else if !by_file && !kernel.fs.lock_waits.add(me, id(held.owner)) {
+                return Err(Errno::EDEADLK.into());
+            }
+            Err(Stop::Wait(Wait::on(locks.queue())))
+        }
+    }
+}
+fn id(owner: Owner) -> usize {
+    match owner {
+        Owner::Table(id, _) | Owner::File(id) => id,
+    }
+}
+
+/// flock(2).
+pub fn flock(cx: &mut Cx<'_>, fd: i32, operation: u32) -> SysResult {
+    const NONBLOCK: u32 = 4;
+    let file = file(cx, fd)?;
+    let write = match operation & !NONBLOCK {
+        1 => Some(false),
+        2 => Some(true),
+        8 => None,
+        _ => return Err(Errno::EINVAL.into()),
+    };
+    let Some(path) = &file.path else { return Err(Errno::EBADF.into()) };
+    let locks = path.inode().common().locks.clone();
+    if locks.flock(Owner::File(file.address()), write) {
+        return Ok(0);
+    }
+    if operation & NONBLOCK != 0 {
+        return Err(Errno::EAGAIN.into());
+    }
+    Err(Wait::on(locks.queue()).into())
+}
+
+/// memfd_create(2): a file of a tmpfs of its own, which is mounted nowhere. MFD_HUGETLB is refused
+/// as by a kernel without huge pages.
+pub fn memfd_create(cx: &mut Cx<'_>, name: u64, flags: u32) -> SysResult {
+    const CLOEXEC: u32 = 1;
+    const ALLOW_SEALING: u32 = 2;
+    const NOEXEC_SEAL: u32 = 8;
+    const EXEC: u32 = 16;
+    let known = CLOEXEC | ALLOW_SEALING | NOEXEC_SEAL | EXEC;
+    if flags & !known != 0 || flags & (NOEXEC_SEAL | EXEC) == NOEXEC_SEAL | EXEC {
+        return Err(Errno::EINVAL.into());
+    }
+    let name = cx.mm().read_cstr(name, 250, Errno::EINVAL)?;
+    let who = Actor::of(cx.task);
+    let kernel = cx.kernel();
+    let root = TmpFs::create(kernel, "tmpfs", kernel.config.memory, 0o777);
+    let bits = mode::REG | if flags & NOEXEC_SEAL == 0 { 0o777 } else { 0o666 };
+    let (uid, gid) = (who.creds.fsuid, who.creds.fsgid);
+    let new = NewNode { mode: bits, uid, gid, rdev: 0, target: Vec::new() };
+    let inode = root.inode().tmpfile(&who, &new)?;
+    let open = OpenFlags::RDWR;
+    let ops = inode.clone().open(&who, open)?;
+    if let Some(regular) = ops.as_any().downcast_ref::<RegularFile>() {
+        let sealable = flags & (ALLOW_SEALING | NOEXEC_SEAL) != 0;
+        let mut seals = if sealable { 0 } else { seal::SEAL };
+        if flags & NOEXEC_SEAL != 0 {
+            seals |= seal::EXEC;
+        }
+        regular.body().add_seals(seals);
+    }
+    let shown = [b"memfd:".as_slice(), &name].concat();
+    let dentry = Dentry::nameless(&root, inode, &shown);
+    let mount = Mount::new(0, "tmpfs", root, MountFlags::empty());
+    let file = OpenFile::at(ops, Path { mount, dentry }, open);
+    Ok(ret_i32(cx.install(file, flags & CLOEXEC != 0)?))
+}

@@ -1,0 +1,134 @@
+//! What the *at family shares: path arguments, directory descriptors, AT_* flags.
+
+use std::sync::Arc;
+
+use crate::{
+    call::Cx,
+    error::Errno,
+    fs::{
+        dentry::{PATH_MAX, Path},
+        file::{OpenFile, OpenFlags},
+        inode::{Actor, Attr, Inode},
+        vfs,
+    },
+};
+
+/// AT_FDCWD.
+pub const AT_FDCWD: i32 = -100;
+/// AT_* flags of the family.
+#[expect(missing_docs, reason = "the man pages name them")]
+pub mod at {
+    pub const SYMLINK_NOFOLLOW: u32 = 0x100;
+    pub const REMOVEDIR: u32 = 0x200;
+    pub const EACCESS: u32 = 0x200;
+    pub const SYMLINK_FOLLOW: u32 = 0x400;
+    pub const NO_AUTOMOUNT: u32 = 0x800;
+    pub const EMPTY_PATH: u32 = 0x1000;
+    pub const STATX_SYNC: u32 = 0x6000;
+}
+
+/// What a path and a directory descriptor together name.
+pub enum Target {
+    /// A place in the tree.
+    Path(Path),
+    /// A descriptor's file that has no place (AT_EMPTY_PATH on a pipe).
+    File(Arc<OpenFile>),
+}
+
+impl Target {
+    /// stat(2).
+    ///
+    /// # Errors
+    /// The host's errno.
+    pub fn attr(&self) -> Result<Attr, Errno> {
+        match self {
+            Target::Path(path) => path.attr(),
+            Target::File(file) => file.attr(),
+        }
+    }
+    /// The inode of a place.
+    ///
+    /// # Errors
+    /// EPERM for a file without a place: nothing of it can be changed.
+    pub fn path(self) -> Result<Path, Errno> {
+        match self {
+            Target::Path(path) => Ok(path),
+            Target::File(_) => Err(Errno::EPERM),
+        }
+    }
+}
+
+/// Who calls.
+#[must_use]
+pub fn actor(cx: &Cx<'_>) -> Actor {
+    Actor::of(cx.task)
+}
+/// A path argument.
+///
+/// # Errors
+/// EFAULT, ENAMETOOLONG.
+pub fn text(cx: &Cx<'_>, addr: u64) -> Result<Vec<u8>, Errno> {
+    cx.mm().read_cstr(addr, PATH_MAX, Errno::ENAMETOOLONG)
+}
+/// Where `path` starts if it is relative.
+///
+/// # Errors
+/// EBADF, ENOTDIR.
+pub fn start(cx: &Cx<'_>, who: &Actor, dirfd: i32, path: &[u8]) -> Result<Path, Errno> {
+    if path.starts_with(b"/") || dirfd == AT_FDCWD {
+        return Ok(who.fs.cwd());
+    }
+    cx.files().get(dirfd)?.path.clone().ok_or(Errno::ENOTDIR)
+}
+/// Resolves a path argument under AT_SYMLINK_NOFOLLOW and AT_EMPTY_PATH; the caller has rejected
+/// flags it does not know.
+///
+/// # Errors
+/// As path_resolution(7).
+pub fn target(
+    cx: &Cx<'_>,
+    who: &Actor,
+    dirfd: i32,
+    addr: u64,
+    flags: u32,
+) -> Result<Target, Errno> {
+    let empty = flags & at::EMPTY_PATH != 0;
+    // statx(2) and newfstatat(2) take NULL for an empty path since Linux 6.11.
+    let path = if empty && addr == 0 { Vec::new() } else { text(cx, addr)? };
+    if path.is_empty() && empty {
+        if dirfd == AT_FDCWD {
+            return Ok(Target::Path(who.fs.cwd()));
+        }
+        let file = cx.files().get(dirfd)?;
+        return Ok(file.path.clone().map_or(Target::File(file), Target::Path));
+    }
+    let start = start(cx, who, dirfd, &path)?;
+    let follow = flags & at::SYMLINK_NOFOLLOW == 0;
+    let mut walk = crate::fs::walk::Walk::new(who, &start, crate::fs::flags::Resolve::empty());
+    Ok(match walk.find(&start, &path, follow)? {
+        crate::fs::walk::Found::Path(path) => Target::Path(path),
+        crate::fs::walk::Found::File(file) => Target::File(file),
+    })
+}
+/// A path argument relative to the working directory.
+///
+/// # Errors
+/// As path_resolution(7).
+pub fn find(cx: &Cx<'_>, who: &Actor, addr: u64, follow: bool) -> Result<Path, Errno> {
+    vfs::find(who, &who.fs.cwd(), &text(cx, addr)?, follow)
+}
+/// A descriptor that may be used for more than naming a place.
+///
+/// # Errors
+/// EBADF, also for O_PATH descriptors.
+pub fn file(cx: &Cx<'_>, fd: i32) -> Result<Arc<OpenFile>, Errno> {
+    let file = cx.files().get(fd)?;
+    if file.flags().contains(OpenFlags::PATH) { Err(Errno::EBADF) } else { Ok(file) }
+}
+/// The inode of a descriptor's file.
+///
+/// # Errors
+/// `without` if the file has no place in any file system.
+pub fn inode(file: &OpenFile, without: Errno) -> Result<Arc<dyn Inode>, Errno> {
+    file.path.as_ref().map(|p| p.inode().clone()).ok_or(without)
+}
