@@ -16,6 +16,7 @@ use super::table::Row;
 /// Every family.
 #[rustfmt::skip]
 pub static FAMILIES: &[&[Row]] = &[
+    fs::ROWS,
     futex::ROWS,
     io::ROWS,
     mm::ROWS,

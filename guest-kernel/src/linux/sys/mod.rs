@@ -6,7 +6,6 @@ pub mod epoll;
 pub mod eventfd;
 pub mod exec;
 pub mod fcntl;
-pub mod fd;
 pub mod futex;
 pub mod ids;
 pub mod io;
