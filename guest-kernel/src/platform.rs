@@ -118,6 +118,11 @@ pub trait Platform: Send + Sync {
     /// Bytes of an XSAVE area holding all state a guest may use in standard format
     /// (`CPUID.0DH.0:EBX` for the features guests see), and the mask of those features (XCR0 bits).
     fn xsave_layout(&self) -> XsaveLayout;
+    /// Guest code runs on the host thread that called [`Cpu::run`], so that the host bills its CPU
+    /// time to that thread.
+    fn bills_caller(&self) -> bool {
+        true
+    }
     /// Counters for `--stats`: name and value, in display order.
     fn counters(&self) -> Vec<(&'static str, u64)> {
         Vec::new()

@@ -119,6 +119,8 @@ pub struct Task {
     exit_code: AtomicU8,
     comm: Mutex<[u8; 16]>,
     usage: Mutex<Usage>,
+    /// Nanoseconds in guest code that the host bills to another thread than ours.
+    billed_elsewhere: AtomicU64,
     mm: Mutex<Option<Arc<Mm>>>,
     files: Mutex<Arc<FdTable>>,
     fs: Mutex<Arc<FsContext>>,
@@ -175,6 +177,7 @@ impl Task {
             exit_code: AtomicU8::new(0),
             comm: Mutex::new(parts.comm),
             usage: Mutex::default(),
+            billed_elsewhere: AtomicU64::new(0),
             mm: Mutex::new(Some(parts.mm)),
             files: Mutex::new(parts.files),
             fs: Mutex::new(parts.fs),
@@ -291,7 +294,8 @@ impl Task {
     pub fn update_usage(&self) {
         let (user, system) = self.kernel.host.thread_cpu_time();
         let mut usage = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
-        usage.user = user;
+        let elsewhere = Duration::from_nanos(self.billed_elsewhere.load(Ordering::Relaxed));
+        usage.user = user + elsewhere;
         usage.system = system;
     }
     /// Counts in its resource usage.

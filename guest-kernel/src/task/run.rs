@@ -71,7 +71,8 @@ fn run(task: &Arc<Task>, start: Start) {
         // Announced before the last look: whoever makes work after it sees that a kick is needed.
         task.in_guest.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        let result = if task.has_work() { Ok(Exit::Interrupted) } else { cpu.run(&mut regs) };
+        let result =
+            if task.has_work() { Ok(Exit::Interrupted) } else { enter(task, &mut *cpu, &mut regs) };
         task.in_guest.store(false, Ordering::Relaxed);
         let life = match result {
             Ok(Exit::Syscall) => dispatch::syscall(task, &mut regs, &mut *cpu),
@@ -79,7 +80,11 @@ fn run(task: &Arc<Task>, start: Start) {
                 fault_taken(task, &fault, &regs);
                 Life::Goes
             }
-            Ok(Exit::Interrupted) => Life::Goes,
+            Ok(Exit::Interrupted) => {
+                // Whoever interrupts may want to know (CPU timers).
+                task.update_usage();
+                Life::Goes
+            }
             Err(error) => {
                 platform_failed(task, &error);
                 Life::Ends
@@ -89,6 +94,19 @@ fn run(task: &Arc<Task>, start: Start) {
             return leave(task);
         }
     }
+}
+
+/// Runs guest code and accounts for its time where the host does not.
+fn enter(task: &Task, cpu: &mut dyn Cpu, regs: &mut Registers) -> Result<Exit, PlatformError> {
+    if task.kernel.platform.bills_caller() {
+        return cpu.run(regs);
+    }
+    let entered = task.kernel.now();
+    let result = cpu.run(regs);
+    let spent = task.kernel.now().saturating_sub(entered);
+    let nanos = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX);
+    task.billed_elsewhere.fetch_add(nanos, Ordering::Relaxed);
+    result
 }
 
 /// Publishes the thread's CPU time while it is still its own, and drops the way to its CPU.

@@ -122,6 +122,10 @@ impl Platform for PtracePlatform {
     fn name(&self) -> &'static str {
         "ptrace"
     }
+    fn bills_caller(&self) -> bool {
+        // Guest code runs in the stub's threads.
+        false
+    }
     fn new_space(&self) -> Result<Arc<dyn AddressSpace>, PlatformError> {
         Ok(Arc::new(space::Space::new(&self.shared)))
     }
