@@ -183,6 +183,9 @@ impl Table {
             debug_assert!(slot.is_none(), "two rows for call {}", row.number);
             *slot = Some(row);
         }
+        for row in super::rows::ABSENT {
+            rows[row.number.size()].get_or_insert(row);
+        }
         Table { rows }
     }
     /// The row of `number`, if the call exists here.

@@ -157,9 +157,10 @@ pub(super) fn deliver(
                 signal::stop::wait(task);
                 task.set_run_state(RunState::Running);
             }
-            Delivered::Exit { signal, core } => {
-                task.process.begin_exit(ExitStatus::Signaled { signal, core });
-                return Delivered::Exit { signal, core };
+            Delivered::Exit { signal, .. } => {
+                // No core is ever written, so no status says that one was.
+                task.process.begin_exit(ExitStatus::Signaled { signal, core: false });
+                return Delivered::Exit { signal, core: false };
             }
             other => return other,
         }

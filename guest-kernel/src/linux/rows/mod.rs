@@ -1,5 +1,6 @@
 //! The table's rows, one file per man-page family.
 
+mod absent;
 mod fs;
 mod futex;
 mod io;
@@ -27,3 +28,6 @@ pub static FAMILIES: &[&[Row]] = &[
     system::ROWS,
     time::ROWS,
 ];
+
+/// What no family has: refused or absent.
+pub static ABSENT: &[Row] = absent::ROWS;
