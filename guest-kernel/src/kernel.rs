@@ -131,6 +131,8 @@ pub struct Kernel {
     pub queued_signals: Arc<crate::signal::queue::Charges>,
     /// Socket names and ports.
     pub net: Arc<crate::net::Net>,
+    /// Terminals.
+    pub ttys: crate::tty::Ttys,
     /// Serialises epoll_ctl(2) on sets within sets.
     pub epoll_nesting: crate::epoll::NestingLock,
     /// SysV shared memory segments.
@@ -163,12 +165,14 @@ impl Kernel {
             futexes: Arc::default(),
             queued_signals: Arc::default(),
             net: Arc::default(),
+            ttys: Default::default(),
             epoll_nesting: Default::default(),
             shm: Default::default(),
             vdso: OnceLock::new(),
             next_id: AtomicU64::new(1),
         });
         kernel.populate();
+        crate::tty::pty::register(&kernel);
         kernel
     }
     /// A number no other kernel object has (device numbers, memory objects, address spaces).

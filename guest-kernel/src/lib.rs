@@ -31,5 +31,6 @@ pub mod task;
 pub mod testing;
 pub mod time;
 pub mod timer;
+pub mod tty;
 pub mod usermem;
 pub mod wait;

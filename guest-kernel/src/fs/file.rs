@@ -65,6 +65,13 @@ pub trait FileOps: Send + Sync + Any {
     fn seek(&self, _file: &OpenFile, _offset: i64, _whence: u32) -> Result<u64, Errno> {
         Err(Errno::ESPIPE)
     }
+    /// Asked before a read or write on the caller's behalf: a terminal stops background processes.
+    ///
+    /// # Errors
+    /// EIO, or the wait that the stop signal ends.
+    fn admit(&self, _task: &Arc<crate::task::Task>, _write: bool) -> Result<(), Stop> {
+        Ok(())
+    }
     /// What an operation would find now.
     fn poll(&self, _file: &OpenFile) -> Ready {
         Ready::IN | Ready::OUT | Ready::RDNORM | Ready::WRNORM

@@ -95,6 +95,7 @@ fn writable(cx: &Cx<'_>, fd: i32) -> Result<Arc<OpenFile>, Errno> {
 }
 
 fn read_to(cx: &Cx<'_>, file: &OpenFile, segments: Segments, at: Where, nowait: bool) -> SysResult {
+    file.ops.admit(cx.task, false)?;
     let mm = cx.mm();
     let mut sink = Sink::user(&mm, segments);
     let attempt = match at {
@@ -144,6 +145,7 @@ fn write_from(
         }
     }
     let want = allowed;
+    file.ops.admit(cx.task, true)?;
     let mm = cx.mm();
     let mut source = Source::user(&mm, segments);
     let done = cx.call.done;

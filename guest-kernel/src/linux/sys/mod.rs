@@ -32,5 +32,6 @@ pub mod stat;
 pub mod system;
 pub mod time;
 pub mod timer;
+pub mod tty;
 pub mod wait;
 pub mod xattr;
