@@ -173,6 +173,11 @@ impl Kernel {
         });
         kernel.populate();
         crate::tty::pty::register(&kernel);
+        let caches: std::sync::Weak<dyn crate::frames::Shrink> = {
+            let caches: Arc<dyn crate::frames::Shrink> = kernel.fs.caches.clone();
+            Arc::downgrade(&caches)
+        };
+        kernel.frames.add_shrinker(caches);
         kernel
     }
     /// A number no other kernel object has (device numbers, memory objects, address spaces).

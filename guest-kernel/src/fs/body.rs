@@ -704,6 +704,12 @@ impl Caches {
     }
 }
 
+impl crate::frames::Shrink for Caches {
+    fn shrink(&self, want: usize) -> usize {
+        Caches::shrink(self, want)
+    }
+}
+
 /// Bodies with an open host file, oldest first: more than [`MAX_HANDLES`] are not kept open.
 #[derive(Default)]
 pub struct Handles {

@@ -25,6 +25,8 @@ const AROUND: u64 = 32 * PAGE_SIZE;
 const SMALL_FILL: u64 = 16 * PAGE_SIZE;
 /// Bytes of private pages copied around a store.
 const COPY_AROUND: u64 = 4 * PAGE_SIZE;
+/// Pages that a fork copies at once because they were stored to after earlier forks.
+const COPY_AHEAD: usize = 32;
 /// How often an access of unknown kind may find everything granted before it is taken for a
 /// violation: other threads may have resolved the same fault first.
 const SPURIOUS_UNKNOWN: u32 = 4;
@@ -46,7 +48,6 @@ impl Mm {
     /// # Errors
     /// The fault the program must hear of.
     pub fn fault(&self, fault: &Fault) -> Result<(), MemFault> {
-        self.kernel.stats.faults.fetch_add(1, Ordering::Relaxed);
         self.resolve(fault.addr, fault.access, true)
     }
 
@@ -126,6 +127,7 @@ impl Mm {
             return Ok(());
         }
         self.kernel.stats.cow.fetch_add(1, Ordering::Relaxed);
+        inner.note_stored(page);
         if pte.is_anon() && self.frames().owners(pte.gpa()) == 1 {
             self.reclaim_around(inner, vma, page);
             return Ok(());
@@ -380,6 +382,15 @@ impl Mm {
 }
 
 impl Inner {
+    /// Remembers a page that was stored to after a fork: the next fork copies it ahead.
+    fn note_stored(&mut self, page: u64) {
+        if !self.stored.contains(&page) {
+            if self.stored.len() == COPY_AHEAD {
+                self.stored.remove(0);
+            }
+            self.stored.push(page);
+        }
+    }
     /// Counts a fault on a page where nothing was missing; true once it has come too often.
     fn is_violation(&mut self, page: u64, patience: u32) -> bool {
         let key = page | 1;

@@ -15,20 +15,22 @@ use crate::{
 };
 
 impl Mm {
-    /// A copy for a new process. The pages that hold `hot` addresses (the caller's stack) are
-    /// copied at once, as both sides will store there.
+    /// A copy for a new process. The pages that hold `hot` addresses (the caller's stack),
+    /// and those stored to after earlier forks, are copied at once: both sides will store there.
     ///
     /// # Errors
     /// ENOMEM.
     pub fn fork(&self, hot: &[u64]) -> Result<Arc<Mm>, Errno> {
         let child = Mm::new(&self.kernel)?;
         child.set_stack_limit(self.stack_limit());
-        let hot: Vec<u64> = hot.iter().map(|a| a & !(PAGE_SIZE - 1)).collect();
+        let mut hot: Vec<u64> = hot.iter().map(|a| a & !(PAGE_SIZE - 1)).collect();
         self.edit(|parent| {
             if parent.broken {
                 return Err(Errno::ENOMEM);
             }
             let layout: Layout = parent.layout.clone();
+            let stored = parent.stored.clone();
+            hot.extend(&stored);
             let mut vmas = VmaTree::default();
             let mut pages = PageMap::default();
             let mut batch = Batch::default();
@@ -74,6 +76,7 @@ impl Mm {
             }
             child.edit(|inner| {
                 inner.layout = layout;
+                inner.stored = stored;
                 inner.vmas = vmas;
                 inner.pages = pages;
                 inner.batch = batch;

@@ -85,6 +85,8 @@ pub(crate) struct Inner {
     pub lock_future: bool,
     /// Faults that found everything in place, by page (see `fault`).
     pub spurious: [(u64, u32); 8],
+    /// Pages stored to after a fork, oldest first.
+    pub stored: Vec<u64>,
     /// The platform failed: the process must die.
     pub broken: bool,
     /// Frames that a failed platform may still map; kept until the space is gone.
