@@ -193,6 +193,7 @@ fn each_fault_is_told_apart() {
     let machine = Machine::new();
     let plain = |vector| Fault { vector, error: 0, addr: 0, access: Access::Unknown };
     let page = |addr| Fault { vector: 14, error: 0, addr, access: Access::Unknown };
+    let write = |addr| Fault { access: Access::Write, ..page(addr) };
     let check = |name: &str, code, rdi, expect: Fault, rip: u64| {
         let guest = machine.space(code);
         let mut cpu = machine.cpu(&guest);
@@ -207,7 +208,7 @@ fn each_fault_is_told_apart() {
     check("div", divide, 0, plain(0), 4);
     check("load", load, 0x1234_5000, page(0x1234_5000), 0);
     check("load of null", load, 0, page(0), 0);
-    check("store", store, CODE + 0x10, page(CODE + 0x10), 0);
+    check("store", store, CODE + 0x100, write(CODE + 0x100), 0);
     check("kernel half", load, 0xffff_8000_0000_0000, page(0xffff_8000_0000_0000), 0);
     check("non-canonical", load, 0x8000_0000_0000_0000, plain(13), 0);
     check("hlt", privileged, 0, plain(13), 0);
@@ -228,7 +229,7 @@ fn a_fetch_fault_and_a_wild_jump() {
         assert_eq!(regs.rip, rip);
         assert_eq!(got.vector, vector, "{rip:x} {got:?}");
         if vector == 14 {
-            assert_eq!(got.addr, rip);
+            assert_eq!((got.addr, got.access), (rip, Access::Exec));
         }
     }
 }

@@ -103,8 +103,14 @@ impl Mm {
                 inner.batch.map(page, pte.gpa(), pte.prot());
                 Ok(())
             }
-            Some(pte) => self.widen(inner, &vma, page, pte, need),
-            None => self.fill(inner, &vma, page, need),
+            Some(pte) => {
+                inner.was_missing(page);
+                self.widen(inner, &vma, page, pte, need)
+            }
+            None => {
+                inner.was_missing(page);
+                self.fill(inner, &vma, page, need)
+            }
         }
     }
 
@@ -391,6 +397,14 @@ impl Inner {
             self.stored.push(page);
         }
     }
+
+    /// Something was missing at `page` after all: the threads that come too late start at 0 again.
+    fn was_missing(&mut self, page: u64) {
+        if let Some(entry) = self.spurious.iter_mut().find(|e| e.0 == page | 1) {
+            *entry = (0, 0);
+        }
+    }
+
     /// Counts a fault on a page where nothing was missing; true once it has come too often.
     fn is_violation(&mut self, page: u64, patience: u32) -> bool {
         let key = page | 1;

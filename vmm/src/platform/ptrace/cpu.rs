@@ -10,7 +10,7 @@ use trapgate_kernel::platform::{
 use super::{
     Shared, fpu,
     seat::{Hops, KICK, Seat},
-    space::Space,
+    space::{Space, Verdict},
     sys::{self, Status},
     tracee::{self, RFLAGS, Tracee, USER_CS, USER_SS, host, is_fault},
 };
@@ -313,8 +313,8 @@ impl Cpu for PtraceCpu {
     fn run(&mut self, regs: &mut Registers) -> Result<Exit, PlatformError> {
         let space = self.space.clone();
         let space = as_space(&space)?;
-        space.enter(&self.tracee)?;
-        let result = self.run_entered(regs);
+        let epoch = space.enter(&self.tracee)?;
+        let result = self.run_entered(regs, space, epoch);
         self.seat.leave();
         space.leave();
         if matches!(result, Err(PlatformError::Gone)) {
@@ -359,7 +359,12 @@ impl Cpu for PtraceCpu {
 
 impl PtraceCpu {
     /// The inside of [`Cpu::run`], with the space entered.
-    fn run_entered(&mut self, regs: &mut Registers) -> Result<Exit, PlatformError> {
+    fn run_entered(
+        &mut self,
+        regs: &mut Registers,
+        space: &Space,
+        mut epoch: u64,
+    ) -> Result<Exit, PlatformError> {
         let tid = self.tracee.tid;
         self.seat.place(tid, &mut self.hops);
         self.load(regs)?;
@@ -367,25 +372,25 @@ impl PtraceCpu {
             return Ok(Exit::Interrupted);
         }
         self.shared.balancer.note_entry();
-        let mut missed = None;
+        let mut last = None;
         loop {
             sys::resume_emulated(tid).map_err(host("PTRACE_SYSEMU"))?;
             let status = sys::wait(tid);
             let Some(exit) = self.decode(status, regs)? else { continue };
-            // Perhaps only the host's side of the translation is missing. If the same instruction
-            // faults there again, it was not that.
-            if let Exit::Fault(Fault { vector: 14, addr, .. }) = exit
-                && missed.replace((regs.rip, addr)) != Some((regs.rip, addr))
-                && as_space(&self.space)?.reinstall(&self.tracee, addr)?
-            {
-                self.load(regs)?;
-                // Its signal may have been dropped in the stub's code.
-                if self.seat.take_kick() {
-                    return Ok(Exit::Interrupted);
+            let Exit::Fault(Fault { vector: 14, addr, .. }) = exit else { return Ok(exit) };
+            let place = (regs.rip, addr);
+            let again = last.replace(place) == Some(place);
+            match space.judge(&self.tracee, place, &mut epoch, again)? {
+                Verdict::Retry => {}
+                Verdict::RetryFresh => self.load(regs)?,
+                Verdict::Report(access) => {
+                    return Ok(Exit::Fault(Fault { vector: 14, error: 0, addr, access }));
                 }
-                continue;
             }
-            return Ok(exit);
+            // A kick's signal may have been dropped in the stub's code.
+            if self.seat.take_kick() {
+                return Ok(Exit::Interrupted);
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use trapgate_kernel::platform::{AddressSpace, Edit, PlatformError};
+use trapgate_kernel::platform::{Access, AddressSpace, Edit, PlatformError, Prot};
 
 use super::{
     layout::{Call, RESERVED, SLOT, SLOT_SIZE},
@@ -43,6 +43,8 @@ struct State {
     in_guest: usize,
     /// Translations may be missing from the stub process, to be installed when a fault shows it.
     lazy: bool,
+    /// Changes with every edit.
+    epoch: u64,
     /// The host side failed; nothing may run here any more.
     broken: bool,
 }
@@ -77,6 +79,7 @@ impl Space {
             process: None,
             in_guest: 0,
             lazy: false,
+            epoch: 0,
             broken: false,
         };
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
@@ -126,8 +129,9 @@ impl Space {
         }
     }
 
-    /// Before `tracee` runs guest code: all edits are made, and later ones know of it.
-    pub fn enter(&self, tracee: &Tracee) -> Result<(), PlatformError> {
+    /// Before `tracee` runs guest code: all edits are made, and later ones know of it. The space's
+    /// epoch, for [`Space::judge`].
+    pub fn enter(&self, tracee: &Tracee) -> Result<u64, PlatformError> {
         let mut state = self.state();
         if state.broken {
             return Err(PlatformError::Gone);
@@ -136,7 +140,7 @@ impl Space {
             self.flush(&mut state, tracee)?;
         }
         state.in_guest += 1;
-        Ok(())
+        Ok(state.epoch)
     }
 
     /// After it has stopped.
@@ -169,23 +173,56 @@ impl Space {
         done
     }
 
-    /// Installs what the table has at `va`, where `tracee` faulted; false if it has nothing there or
-    /// nothing can be missing.
-    pub fn reinstall(&self, tracee: &Tracee, va: u64) -> Result<bool, PlatformError> {
+    /// What to make of a page fault of `tracee` at `addr` by the instruction at `rip`.
+    ///
+    /// The host does not say what the access wanted, but the table says what it could not have been.
+    /// That holds only if the table was the same at the time, so a fault that met an edit
+    /// (`epoch` is older) is tried again. `again` if the last fault was the same.
+    pub fn judge(
+        &self,
+        tracee: &Tracee,
+        (rip, addr): (u64, u64),
+        epoch: &mut u64,
+        again: bool,
+    ) -> Result<Verdict, PlatformError> {
         let mut state = self.state();
-        if !state.lazy {
-            return Ok(false);
+        let current = std::mem::replace(epoch, state.epoch) == state.epoch;
+        // A fetch faults at RIP, or at the page boundary inside the instruction.
+        let fetch = addr.wrapping_sub(rip) < 15;
+        let Some(granted) = state.table.access(addr) else {
+            let access = if fetch && addr == rip { Access::Exec } else { Access::Unknown };
+            return Ok(Verdict::Report(access));
+        };
+        if state.lazy && !again {
+            self.reinstall(&mut state, tracee, addr)?;
+            return Ok(Verdict::RetryFresh);
         }
-        let Some(call) = state.table.reinstall(va) else { return Ok(false) };
+        if !current {
+            return Ok(Verdict::Retry);
+        }
+        let (write, exec) = (granted.contains(Prot::WRITE), granted.contains(Prot::EXEC));
+        Ok(match (write, exec) {
+            (_, false) if fetch && (write || addr == rip) => Verdict::Report(Access::Exec),
+            (false, false) if fetch => Verdict::Report(Access::Unknown),
+            (false, _) => Verdict::Report(Access::Write),
+            // Nothing that is granted here faults. Not ours to explain a second time.
+            (true, _) if again => Verdict::Report(Access::Unknown),
+            (true, _) => Verdict::Retry,
+        })
+    }
+
+    /// Installs what the table has at `va`.
+    fn reinstall(&self, state: &mut State, tracee: &Tracee, va: u64) -> Result<(), PlatformError> {
+        let Some(call) = state.table.reinstall(va) else { return Ok(()) };
         let before = self.shared.evictions.load(Ordering::Relaxed);
         state.queue.push(call);
-        self.flush(&mut state, tracee)?;
+        self.flush(state, tracee)?;
         if self.shared.evictions.load(Ordering::Relaxed) != before {
             // The limit was reached again, and all dropped again; now there is room.
             state.queue.push(call);
-            self.flush(&mut state, tracee)?;
+            self.flush(state, tracee)?;
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Marks the space unusable: its process was seen to be gone.
@@ -198,10 +235,22 @@ impl Space {
     }
 }
 
+/// What to do about a page fault.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Run on: it may have been resolved meanwhile.
+    Retry,
+    /// The same, but the tracee's registers were used for something else.
+    RetryFresh,
+    /// It is for the kernel; what the access wanted.
+    Report(Access),
+}
+
 impl AddressSpace for Space {
     fn apply(&self, edits: &[Edit]) -> Result<(), PlatformError> {
         let mut state = self.state();
-        let State { table, queue, .. } = &mut *state;
+        let State { table, queue, epoch, .. } = &mut *state;
+        *epoch = epoch.wrapping_add(1);
         for edit in edits {
             table.edit(edit, queue).ok_or_else(|| PlatformError::Host {
                 op: "an edit outside guest memory",

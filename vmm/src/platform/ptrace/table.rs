@@ -114,6 +114,12 @@ impl Table {
         }
     }
 
+    /// The access granted at `va`, if it is translated.
+    pub fn access(&self, va: u64) -> Option<Prot> {
+        let page = va & !(PAGE_SIZE - 1);
+        self.at_or_after(page, page.checked_add(PAGE_SIZE)?).map(|(_, region)| region.prot)
+    }
+
     /// The call that installs the translation of `va` anew, and some of its surroundings with it.
     pub fn reinstall(&self, va: u64) -> Option<Call> {
         const AROUND: u64 = 16 * PAGE_SIZE;
