@@ -7,6 +7,7 @@ pub mod body;
 pub mod buf;
 pub mod context;
 pub mod dentry;
+pub mod devfs;
 pub mod device;
 pub mod dirfile;
 pub mod fdtable;

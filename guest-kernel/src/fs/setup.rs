@@ -101,6 +101,10 @@ pub fn build(kernel: &Arc<Kernel>, config: &FsConfig) -> Result<Arc<FsContext>, 
     let tree = Tree { kernel, who: &who };
 
     let quiet = MountFlags::NOSUID | MountFlags::NODEV | flags;
+    let dev = super::devfs::create(kernel, &who)
+        .map_err(|errno| SetupError::Target { target: "/dev".to_owned(), errno })?;
+    tree.mount("devtmpfs", b"/dev", dev, MountFlags::NOSUID | flags)?;
+    tree.mount("tmpfs", b"/dev/shm", TmpFs::create(kernel, "tmpfs", half, 0o1777), quiet)?;
     tree.mount("tmpfs", b"/tmp", TmpFs::create(kernel, "tmpfs", half, 0o1777), quiet)?;
     for target in &config.tmpfs {
         tree.mount("tmpfs", target, TmpFs::create(kernel, "tmpfs", half, 0o1777), quiet)?;
