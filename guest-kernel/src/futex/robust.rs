@@ -21,10 +21,12 @@ pub fn release(task: &Task, mm: &Arc<Mm>, shared: bool) {
         let _ = walk(task, mm, head);
     }
     let tid_word = task.clear_child_tid.swap(0, Ordering::Relaxed);
-    if tid_word != 0 && shared && mm.write_obj(tid_word, &0u32).is_ok() {
-        if let Ok(key) = mm.futex_key(tid_word, true) {
-            task.kernel.futexes.wake(&key, 1, ANY);
-        }
+    if tid_word != 0
+        && shared
+        && mm.write_obj(tid_word, &0u32).is_ok()
+        && let Ok(key) = mm.futex_key(tid_word, true)
+    {
+        task.kernel.futexes.wake(&key, 1, ANY);
     }
 }
 

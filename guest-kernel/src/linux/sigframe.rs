@@ -315,7 +315,7 @@ pub fn restore(task: &Arc<Task>, regs: &mut Registers, cpu: &mut dyn Cpu) -> Res
 
 /// The CPU would take this as an instruction pointer (SDM vol. 1, 3.3.7.1).
 fn is_canonical(addr: u64) -> bool {
-    addr < USER_END + 0x1000 || addr >= 0xffff_8000_0000_0000
+    !(USER_END + 0x1000..0xffff_8000_0000_0000).contains(&addr)
 }
 
 fn restore_fpu(mm: &Mm, task: &Task, cpu: &mut dyn Cpu, at: u64) -> Result<(), Errno> {

@@ -29,7 +29,7 @@ const COPY_AROUND: u64 = 4 * PAGE_SIZE;
 const COPY_AHEAD: usize = 32;
 /// How often an access of unknown kind may find everything granted before it is taken for a
 /// violation: other threads may have resolved the same fault first.
-const SPURIOUS_UNKNOWN: u32 = 4;
+const SPURIOUS_UNKNOWN: u32 = 40;
 /// The same for an access whose kind is known to be granted: only a guard against spinning.
 const SPURIOUS_KNOWN: u32 = 1000;
 

@@ -62,8 +62,7 @@ pub fn deliver(
         // The call ended by itself: what only its temporary mask let in stays blocked.
         restore_mask(task);
     }
-    loop {
-        let Some((info, action)) = next(task) else { break };
+    while let Some((info, action)) = next(task) {
         if info.signal == SIGSTOP && action.is_none() {
             return Delivered::Stopped;
         }

@@ -110,10 +110,10 @@ impl Queue {
         let faults = wanted & self.set & SigSet::SYNCHRONOUS;
         if !faults.is_empty() {
             let fault = |e: &Entry| faults.has(e.info.signal) && e.info.code > 0;
-            if let Some(index) = self.entries.iter().position(fault) {
-                if let Some(info) = self.remove(index) {
-                    return Some(info);
-                }
+            if let Some(index) = self.entries.iter().position(fault)
+                && let Some(info) = self.remove(index)
+            {
+                return Some(info);
             }
         }
         while let Some(signal) = (self.set & wanted).next() {

@@ -105,11 +105,10 @@ fn post(
     let result = {
         let mut shared = process.signals.lock();
         prepare(&mut shared, &tasks, info.signal, &mut wakes);
-        enqueue(&mut shared, process, &main, target.is_some(), info, source).map(|queued| {
-            if queued {
+        enqueue(&mut shared, process, &main, target.is_some(), info, source).inspect(|queued| {
+            if *queued {
                 choose(&main, &tasks, target.is_some(), info.signal, &mut wakes);
             }
-            queued
         })
     };
     for task in &wakes.tasks {

@@ -95,10 +95,10 @@ fn change(cx: &Cx<'_>, target: &Process, resource: usize, new: [u64; 2]) -> Resu
         return Err(Errno::EPERM);
     }
     target.set_limit(resource, soft, hard);
-    if resource == rlimit::CPU {
-        if let Some(process) = cx.kernel().tasks.process(target.pid) {
-            process.timers.watch_limit(&process);
-        }
+    if resource == rlimit::CPU
+        && let Some(process) = cx.kernel().tasks.process(target.pid)
+    {
+        process.timers.watch_limit(&process);
     }
     if resource == rlimit::STACK
         && let Some(mm) = target.any_thread().and_then(|t| t.try_mm())
