@@ -452,7 +452,7 @@ impl Body {
             state.size = size;
             state.lower_len = if self.through { size } else { state.lower_len.min(size) };
             // The cut page must read as zero past the end if the file grows again.
-            if size % PAGE_SIZE != 0
+            if !size.is_multiple_of(PAGE_SIZE)
                 && let Some(page) = state.pages.get(&(size >> PAGE_SHIFT))
             {
                 let from = (size % PAGE_SIZE).size();
@@ -545,7 +545,7 @@ impl Body {
     #[expect(clippy::unused_self, reason = "reads as a question to the body")]
     fn hole_from(&self, state: &State, offset: u64) -> u64 {
         let mut index = offset >> PAGE_SHIFT;
-        if offset % PAGE_SIZE != 0 && offset == state.lower_len {
+        if !offset.is_multiple_of(PAGE_SIZE) && offset == state.lower_len {
             index += 1;
         }
         for (page, _) in state.pages.range(index..) {

@@ -119,10 +119,9 @@ impl FileOps for RegularFile {
         let end = at.checked_add(len).filter(|end| *end <= MAX_SIZE).ok_or(Errno::EFBIG)?;
         let seals = self.body.seals();
         let size = self.body.size();
-        if mode & (PUNCH_HOLE | ZERO_RANGE) != 0 {
-            if seals & (seal::WRITE | seal::FUTURE_WRITE) != 0 {
-                return Err(Errno::EPERM);
-            }
+        if mode & (PUNCH_HOLE | ZERO_RANGE) != 0 && seals & (seal::WRITE | seal::FUTURE_WRITE) != 0
+        {
+            return Err(Errno::EPERM);
         }
         let grows = mode & KEEP_SIZE == 0 && end > size;
         if grows && seals & seal::GROW != 0 {

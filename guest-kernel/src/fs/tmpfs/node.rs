@@ -196,11 +196,11 @@ impl Node {
         if let Entry::Node(node) = entry {
             return Ok(node.clone());
         }
-        let node = self.from_host(who, name)?;
+        let node = self.adopt_lower(who, name)?;
         entries.insert(name, Entry::Node(node.clone()));
         Ok(node)
     }
-    fn from_host(&self, who: &Actor, name: &[u8]) -> Result<Arc<Node>, Errno> {
+    fn adopt_lower(&self, who: &Actor, name: &[u8]) -> Result<Arc<Node>, Errno> {
         use std::os::unix::ffi::OsStrExt;
         let tree = self.fs.tree.as_ref().ok_or(Errno::ENOENT)?;
         let path =
@@ -212,7 +212,7 @@ impl Node {
         match entries.look(name) {
             Look::Found(entry) => self.resolve(who, entries, name, &entry),
             Look::Absent => Err(Errno::ENOENT),
-            Look::AskHost => match self.from_host(who, name) {
+            Look::AskHost => match self.adopt_lower(who, name) {
                 Ok(node) => {
                     entries.insert(name, Entry::Node(node.clone()));
                     Ok(node)

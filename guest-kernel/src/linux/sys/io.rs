@@ -583,7 +583,7 @@ pub fn splice(
     if output.ops.queue().is_some() && !output.ops.poll(&output).intersects(Ready::OUT | Ready::ERR)
     {
         let quiet = nonblock || output.nonblock();
-        return Ok(cx.block(Err::<u64, _>(Errno::EAGAIN), quiet, output.ops.queue())?);
+        return cx.block(Err::<u64, _>(Errno::EAGAIN), quiet, output.ops.queue());
     }
     // A pipe or socket that is ready takes PIPE_BUF bytes.
     let cap = if output.ops.queue().is_some() { 4096 } else { 64 << 10 };

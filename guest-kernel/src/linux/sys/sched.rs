@@ -145,7 +145,7 @@ pub fn sched_setaffinity(cx: &mut Cx<'_>, pid: i32, len: u32, addr: u64) -> SysR
 /// sched_getaffinity(2), the raw call: the bytes written.
 pub fn sched_getaffinity(cx: &mut Cx<'_>, pid: i32, len: u32, addr: u64) -> SysResult {
     let all = all_cpus(cx);
-    if len.size() < all.len() || len % 8 != 0 {
+    if len.size() < all.len() || !len.is_multiple_of(8) {
         return Err(Errno::EINVAL.into());
     }
     let mask = target(cx, pid)?.affinity().unwrap_or(all);

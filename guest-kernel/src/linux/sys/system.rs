@@ -125,7 +125,7 @@ pub fn syslog(cx: &mut Cx<'_>, what: i32, _buffer: u64, len: i32) -> SysResult {
     }
     match what {
         0 | 1 | 5..=7 | 9 => Ok(0),
-        2 | 3 | 4 if len < 0 => Err(Errno::EINVAL.into()),
+        2..=4 if len < 0 => Err(Errno::EINVAL.into()),
         2..=4 => Ok(0),
         8 if (1..=8).contains(&len) => Ok(0),
         SIZE_BUFFER => Ok(1 << 17),
