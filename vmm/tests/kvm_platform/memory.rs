@@ -242,9 +242,9 @@ fn revoking_elsewhere_disturbs_nobody() {
             let mut cpu = vm.cpu();
             let mut regs = start();
             for round in 1..=10 {
-                (regs.rip, regs.rbx, regs.rsi) = (CODE, DATA, 100_000);
+                (regs.rip, regs.rbx, regs.rsi) = (CODE, DATA, 3_000_000);
                 assert_eq!(run(&mut *cpu, &mut regs), Exit::Syscall, "{regs:x?}");
-                assert_eq!(regs.rax, round * 100_000);
+                assert_eq!(regs.rax, round * 3_000_000);
             }
             done.store(true, std::sync::atomic::Ordering::SeqCst);
         });
