@@ -142,18 +142,22 @@ impl Backing for Zeroing {
 
 /// A kernel with `megabytes` of memory on the fake platform.
 pub fn kernel(megabytes: usize) -> Arc<Kernel> {
+    kernel_on(Arc::new(FakePlatform), Arc::new(FakeHost(AtomicU64::new(1))), megabytes)
+}
+
+/// A kernel with `megabytes` of memory on this platform and host.
+pub fn kernel_on(
+    platform: Arc<dyn Platform>,
+    host: Arc<dyn Host>,
+    megabytes: usize,
+) -> Arc<Kernel> {
     let base = 1 << 32;
     let size = megabytes << 20;
     let memory = Arc::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(base), size)]).unwrap());
     let backing = Box::new(Zeroing(memory.clone()));
     let frames = Frames::new(memory, Gpa(base), size as u64, backing);
     let config = Config { hostname: "test".into(), cpus: 2, memory: size as u64 };
-    Kernel::new(Parts {
-        platform: Arc::new(FakePlatform),
-        host: Arc::new(FakeHost(AtomicU64::new(1))),
-        frames,
-        config,
-    })
+    Kernel::new(Parts { platform, host, frames, config })
 }
 
 /// A file of fixed bytes.

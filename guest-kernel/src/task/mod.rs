@@ -19,6 +19,9 @@ pub mod status;
 pub mod table;
 pub mod wait;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
