@@ -15,7 +15,7 @@ use crate::{
     num::Word,
     platform::{Cpu, Registers, USER_END},
     signal::{
-        self, SigInfo, SigSet, Signal,
+        self, SigInfo, SigSet,
         action::{Action, ActionFlags},
         state::{AltStack, LastFault},
     },
@@ -393,29 +393,6 @@ pub fn get_altstack(task: &Task, sp: u64) -> RawStack {
         raw.flags |= SS_ONSTACK;
     }
     raw
-}
-
-/// The signal of a hardware exception that is not a page fault (SDM vol. 3, table 6-1): the signal
-/// and si_code of Linux's handlers; `None` for vectors user code cannot raise.
-#[must_use]
-pub fn exception_signal(vector: u8, rip: u64, mxcsr_or_fpu: i32) -> Option<SigInfo> {
-    use signal::number::{SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP};
-    let at = |signal: Signal, code: i32, addr: u64| {
-        let fields = signal::SigFields::Fault { addr };
-        Some(SigInfo { signal, code, errno: 0, fields })
-    };
-    match vector {
-        0 => at(SIGFPE, 1, rip),             // #DE: FPE_INTDIV
-        1 => at(SIGTRAP, 2, rip),            // #DB: TRAP_TRACE
-        3 => Some(SigInfo::kernel(SIGTRAP)), // #BP
-        6 => at(SIGILL, 2, rip),             // #UD: ILL_ILLOPN
-        // #OF, #BR, #NP, #SS, #GP: SI_KERNEL
-        4 | 5 | 11 | 13 => Some(SigInfo::kernel(SIGSEGV)),
-        12 => Some(SigInfo::kernel(SIGBUS)),
-        16 | 19 => at(SIGFPE, mxcsr_or_fpu, rip), // #MF, #XM
-        17 => at(SIGBUS, 1, 0),                   // #AC: BUS_ADRALN
-        _ => None,
-    }
 }
 
 #[cfg(test)]
