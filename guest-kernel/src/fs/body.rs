@@ -652,6 +652,10 @@ impl MemObject for Body {
     fn tracks_writes(&self) -> bool {
         self.lower.is_some()
     }
+    fn punch(&self, first: u64, last: u64) -> bool {
+        let len = last.saturating_sub(first) << PAGE_SHIFT;
+        !self.through && Body::punch(self, first << PAGE_SHIFT, len).is_ok()
+    }
     fn sync(&self, first: u64, last: u64) {
         // msync(2) reports through fsync; a host refusal here has nobody to hear it.
         let _ = self.write_back(first, last);

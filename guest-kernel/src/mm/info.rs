@@ -107,6 +107,15 @@ impl Mm {
             visit(vma, *resident);
         }
     }
+    /// A shared mapping of object `id` may be stored to, now or after mprotect.
+    #[must_use]
+    pub fn maps_writable(&self, id: u64) -> bool {
+        self.read().vmas.iter().any(|vma| {
+            vma.is_shared()
+                && vma.max_prot.contains(Prot::WRITE)
+                && vma.object_page(vma.start).is_some_and(|(object, _)| object.id() == id)
+        })
+    }
     /// The mapping that holds `addr`.
     #[must_use]
     pub fn mapping(&self, addr: u64) -> Option<Vma> {

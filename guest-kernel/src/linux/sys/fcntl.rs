@@ -105,6 +105,14 @@ fn add_seals(file: &OpenFile, seals: u32) -> SysResult {
     if !file.writable() || regular.body().seals() & seal::SEAL != 0 {
         return Err(Errno::EPERM.into());
     }
+    if seals & seal::WRITE != 0 {
+        let body = regular.body();
+        let id = crate::mm::object::MemObject::id(&**body);
+        let mappers = crate::mm::object::MemObject::mappers(&**body);
+        if mappers.list().iter().any(|mm| mm.maps_writable(id)) {
+            return Err(Errno::EBUSY.into());
+        }
+    }
     regular.body().add_seals(seals);
     Ok(0)
 }

@@ -6,6 +6,7 @@ use crate::{
     call::Cx,
     creds::cap,
     error::{Errno, SysResult},
+    fs::tmpfs::file::{RegularFile, seal},
     mm::{
         Limits,
         advise::Advice,
@@ -152,6 +153,15 @@ pub fn mmap(
                 return Err(Errno::EACCES.into());
             }
             if shared && !file.writable() {
+                request.max_prot -= Prot::WRITE;
+            }
+            let sealed = file.downcast::<RegularFile>().is_some_and(|regular| {
+                regular.body().seals() & (seal::WRITE | seal::FUTURE_WRITE) != 0
+            });
+            if shared && sealed {
+                if request.prot.contains(Prot::WRITE) {
+                    return Err(Errno::EPERM.into());
+                }
                 request.max_prot -= Prot::WRITE;
             }
             request.source = Source::Object(file.ops.object()?, offset >> PAGE_SHIFT);
