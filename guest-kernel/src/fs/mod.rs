@@ -17,6 +17,7 @@ pub mod inode;
 pub mod lock;
 pub mod mount;
 pub mod perm;
+pub mod procfs;
 pub mod setup;
 pub mod state;
 pub mod tmpfs;
