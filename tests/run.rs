@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use crate::backend::{Backend, trapgate};
 
 /// Limit of a run that names none. Generous: it only bounds a hang.
-const DEFAULT_LIMIT: Duration = Duration::from_secs(120);
+const DEFAULT_LIMIT: Duration = Duration::from_secs(60);
 
 /// What a run yielded.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -45,7 +45,7 @@
 #include <unistd.h>
 
 #ifndef CASE_SECONDS
-#define CASE_SECONDS 20
+#define CASE_SECONDS 10
 #endif
 
 static struct {
@@ -203,15 +203,15 @@ __attribute__((unused)) static long now_ms(void)
 	return t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-/* Waits (at most ~10 s) until the condition holds. */
+/* Waits (at most ~4 s) until the condition holds. */
 #define UNTIL(c)                                                         \
 	({                                                               \
 		int un_ = 0;                                             \
-		while (!(c) && un_++ < 5000)                             \
+		while (!(c) && un_++ < 2000)                             \
 			msleep(2);                                       \
-		bool uok_ = un_ < 5000;                                  \
+		bool uok_ = un_ < 2000;                                  \
 		if (!uok_)                                               \
-			t_fail(__FILE__, __LINE__, "until " #c, 0, 0, "true within 10 s"); \
+			t_fail(__FILE__, __LINE__, "until " #c, 0, 0, "true within 4 s"); \
 		uok_;                                                    \
 	})
 
