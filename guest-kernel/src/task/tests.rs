@@ -202,9 +202,9 @@ fn an_unknown_call_is_enosys_and_the_exit_code_is_told() {
 
 #[test]
 fn no_wake_up_is_lost() {
-    const ROUNDS: u64 = 3000;
+    const ROUNDS: usize = 3000;
     let file = OpenFile::new(EventFd::new(0, true), OpenFlags::RDWR);
-    let mut calls = vec![[READ, 0, BUFFER, 8]; ROUNDS as usize];
+    let mut calls = vec![[READ, 0, BUFFER, 8]; ROUNDS];
     calls.push([EXIT_GROUP, 0, 0, 0]);
     let run = start(&calls, Some(file.clone()));
     for _ in 0..ROUNDS {
@@ -214,7 +214,7 @@ fn no_wake_up_is_lost() {
     drop(file);
     let (status, answers) = run.finish();
     assert_eq!(status, ExitStatus::Exited(0));
-    assert!(answers.len() as u64 == ROUNDS && answers.iter().all(|a| *a == 8));
+    assert!(answers.len() == ROUNDS && answers.iter().all(|a| *a == 8));
 }
 
 #[test]
