@@ -71,7 +71,7 @@ pub fn decode(bytes: &[u8], family: Family) -> Result<Addr, Errno> {
             let port = u16::from_be_bytes(word(bytes, 2)?);
             Ok(Addr::V4(Host { ip: Ip::v4(word(bytes, 4)?), port }))
         }
-        AF_INET6 => {
+        AF_INET6 if family == Family::V6 => {
             if bytes.len() < 24 {
                 return Err(Errno::EINVAL);
             }

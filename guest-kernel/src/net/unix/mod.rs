@@ -343,6 +343,8 @@ impl Protocol for UnixSocket {
         {
             got.from = Some(Addr::Unix(link.name.clone()));
         }
+        // An unnamed sender has no address at all.
+        got.from = got.from.filter(|from| *from != Addr::Unix(UnixName::Unnamed));
         Ok(got)
     }
     fn shutdown(&self, read: bool, write: bool) -> Result<(), Errno> {
@@ -368,8 +370,6 @@ impl Protocol for UnixSocket {
             if let Some(peer) = link.peer.upgrade() {
                 peer.end.queue.wake();
             }
-        } else if self.state().listener.is_none() {
-            return Err(Errno::ENOTCONN);
         }
         self.end.queue.wake();
         Ok(())
