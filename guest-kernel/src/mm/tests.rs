@@ -222,7 +222,7 @@ fn accesses_of_unknown_kind() {
     assert_eq!(mm.fault(&fault(page, Access::Unknown)), Ok(()));
     check(&mm);
     mm.protect(page, 4096, Prot::READ, Limits::NONE).unwrap();
-    let faults: Vec<_> = (0..8).map(|_| mm.fault(&fault(page, Access::Unknown))).collect();
+    let faults: Vec<_> = (0..1000).map(|_| mm.fault(&fault(page, Access::Unknown))).collect();
     assert!(faults.contains(&Err(MemFault::Protected)));
     assert_eq!(mm.fault(&fault(page, Access::Write)), Err(MemFault::Protected));
     assert_eq!(mm.fault(&fault(page + 4096, Access::Read)), Err(MemFault::Unmapped));
