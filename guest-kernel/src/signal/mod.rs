@@ -1,7 +1,7 @@
 //! Signals: numbers, information, sending. Layouts (siginfo_t, frames) live in `linux`.
 //!
 //! A sender queues ([`send`]) and makes one thread look; that thread, before it enters the guest
-//! again, takes what is deliverable ([`deliver`]) or stops with its process ([`stop`]).
+//! again, takes what is deliverable ([`mod@deliver`]) or stops with its process ([`stop`]).
 
 pub mod action;
 pub mod deliver;
