@@ -1,9 +1,9 @@
 //! Harness of the suites: guest programs run natively and on every backend, and compared.
 //!
-//! * A guest program ([`guest`]) is a C file in `guests/`, compiled once into `target/guests/`. It
+//! * A guest program ([`mod@guest`]) is a C file in `guests/`, compiled once into `target/guests/`. It
 //!   prints only what must be equal everywhere and exits non-zero when something is not as the
 //!   man page says; so each program tests Linux itself first.
-//! * A run ([`run`]) has a time limit, leaves no process behind, and yields status and output.
+//! * A run ([`mod@run`]) has a time limit, leaves no process behind, and yields status and output.
 //! * [`compare`] is what a test calls: native result against a backend's, with a readable diff.
 //! * Nothing is skipped silently ([`backend`]): a missing `/dev/kvm` is one loud line per test, and
 //!   the last suite fails if `/dev/kvm` exists but nothing ran on it.
