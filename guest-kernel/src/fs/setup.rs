@@ -4,6 +4,7 @@
 //! `--bind` in the order given. Mount points that do not exist are made in the overlay.
 
 use std::{
+    os::unix::ffi::OsStrExt,
     path::{Path as HostPath, PathBuf},
     sync::Arc,
 };
@@ -186,7 +187,21 @@ impl Tree<'_> {
         }
         self.mount(&bind.source.to_string_lossy(), &bind.target, root, flags)
     }
-    fn open_bind(&self, _source: &HostPath, _read_only: bool) -> Result<Arc<Dentry>, Errno> {
-        Err(Errno::ENOSYS)
+    /// The source's own tree, which a read-only mount never changes. Writes that reach the host are
+    /// not there yet, and a bind that quietly kept them in memory would lose them.
+    fn open_bind(&self, source: &HostPath, read_only: bool) -> Result<Arc<Dentry>, Errno> {
+        if !read_only {
+            return Err(Errno::ENOSYS);
+        }
+        match self.kernel.host.open_tree(source) {
+            Ok(tree) => TmpFs::overlay(self.kernel, tree, 0),
+            Err(Errno::ENOTDIR) => {
+                let name = source.file_name().ok_or(Errno::EINVAL)?;
+                let parent = source.parent().filter(|p| !p.as_os_str().is_empty());
+                let tree = self.kernel.host.open_tree(parent.unwrap_or(HostPath::new(".")))?;
+                TmpFs::overlay(self.kernel, tree, 0)?.lookup(self.who, name.as_bytes())
+            }
+            Err(errno) => Err(errno),
+        }
     }
 }
