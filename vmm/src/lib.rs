@@ -4,6 +4,7 @@
 pub mod backend;
 pub mod bench;
 pub mod cli;
+pub mod console;
 pub mod doctor;
 pub mod events;
 pub mod exit;

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsStr,
-    io::Write,
+    io::{IsTerminal, Write},
     os::unix::ffi::OsStrExt,
     path::Path,
     sync::Arc,
@@ -30,6 +30,7 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::{
     backend,
     cli::RunArgs,
+    console::Console,
     events::{self, Ended, Target},
     exit,
     host::{LinuxHost, Streams},
@@ -78,9 +79,12 @@ fn run(args: &RunArgs) -> Result<u8, Failure> {
     let kernel = boot(args)?;
     let baseline = kernel.in_use().counts;
     let streams = Streams::new().map_err(|e| format!("cannot watch standard streams: {e}"))?;
-    let handle = Arc::new(first_program(args, &kernel, &streams)?);
-    let ended = supervise(args, &handle)?;
+    let console = Console::new(&kernel).map_err(|e| format!("cannot use the terminal: {e}"))?;
+    let console = console.map(Arc::new);
+    let handle = Arc::new(first_program(args, &kernel, &streams, console.as_deref())?);
+    let ended = supervise(args, &handle, console.as_ref())?;
     let status = handle.status();
+    drop(console);
     let all_gone = kernel.shutdown(PATIENCE);
     if let Some(report) = kernel.failures.fatal() {
         exit::complain(&format!("a bug in trapgate ended the VM: {report}"));
@@ -209,6 +213,7 @@ fn first_program(
     args: &RunArgs,
     kernel: &Arc<Kernel>,
     streams: &Arc<Streams>,
+    console: Option<&Console>,
 ) -> Result<Handle, Failure> {
     let bytes = |path: &Path| path.as_os_str().as_bytes().to_vec();
     let mut config = FsConfig {
@@ -269,7 +274,16 @@ fn first_program(
     })?;
     let files = Arc::new(FdTable::default());
     for number in 0..3_u8 {
-        if let Some(stream) = streams.open(number) {
+        let terminal = match number {
+            0 => std::io::stdin().is_terminal(),
+            1 => std::io::stdout().is_terminal(),
+            _ => std::io::stderr().is_terminal(),
+        };
+        let stream = match console {
+            Some(console) if terminal => console.guest.file().ok(),
+            _ => streams.open(number),
+        };
+        if let Some(stream) = stream {
             // The table is empty and three is below any limit.
             let _ = files.replace(i32::from(number), stream, false, 3);
         }
@@ -277,12 +291,13 @@ fn first_program(
     let comm = comm_from(&image.comm);
     let parts = TaskParts { mm: image.mm, files, fs, creds, signals: TaskSignals::default(), comm };
     kernel
-        .start_first(parts, image.regs)
+        .start_first(parts, image.regs, console.map(|c| &*c.guest))
         .map_err(|errno| format!("cannot start the first program: {}", describe(errno)).into())
 }
 
 struct Guest {
     handle: Arc<Handle>,
+    console: Option<Arc<Console>>,
 }
 
 impl Target for Guest {
@@ -291,12 +306,24 @@ impl Target for Guest {
             self.handle.signal(signal);
         }
     }
-    fn input(&self, _bytes: &[u8]) {}
-    fn resize(&self) {}
+    fn input(&self, bytes: &[u8]) {
+        if let Some(console) = &self.console {
+            console.guest.input(bytes);
+        }
+    }
+    fn resize(&self) {
+        if let Some(console) = &self.console {
+            console.resize();
+        }
+    }
 }
 
 /// Runs the event loop until the guest has ended or must end.
-fn supervise(args: &RunArgs, handle: &Arc<Handle>) -> Result<Ended, Failure> {
+fn supervise(
+    args: &RunArgs,
+    handle: &Arc<Handle>,
+    console: Option<&Arc<Console>>,
+) -> Result<Ended, Failure> {
     let broken = |error: std::io::Error| Failure::from(format!("event loop: {error}"));
     let ended = EventFd::new(libc::EFD_CLOEXEC).map_err(broken)?;
     let signal_end = ended.try_clone().map_err(broken)?;
@@ -309,6 +336,6 @@ fn supervise(args: &RunArgs, handle: &Arc<Handle>) -> Result<Ended, Failure> {
             let _ = signal_end.write(1);
         })
         .map_err(broken)?;
-    let target = Arc::new(Guest { handle: handle.clone() });
-    events::run(target, ended, args.timeout, false).map_err(broken)
+    let target = Arc::new(Guest { handle: handle.clone(), console: console.cloned() });
+    events::run(target, ended, args.timeout, console.is_some()).map_err(broken)
 }

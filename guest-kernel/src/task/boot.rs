@@ -17,6 +17,7 @@ use crate::{
     kernel::Kernel,
     platform::Registers,
     signal::{SharedSignals, SigInfo, number::*},
+    tty::Console,
 };
 
 /// The first program, running.
@@ -47,14 +48,16 @@ impl Kernel {
         }
     }
 
-    /// Starts the first task with `parts` at `regs`: a group leader in the supervisor's session.
+    /// Starts the first task with `parts` at `regs`: a group leader in the supervisor's session, or
+    /// the leader of a session of its own with `console` as its controlling terminal.
     ///
     /// # Errors
-    /// EAGAIN if the host gives no thread or the VM has ended.
+    /// EAGAIN if the host gives no thread or the VM has ended; what the console refuses.
     pub fn start_first(
         self: &Arc<Kernel>,
         parts: TaskParts,
         regs: Registers,
+        console: Option<&Console>,
     ) -> Result<Handle, Errno> {
         let pid = self.tasks.reserve()?;
         let process =
@@ -66,8 +69,15 @@ impl Kernel {
             if let Some(node) = tree.nodes.get_mut(&pid) {
                 node.pgid = pid;
                 node.execed = true;
+                if console.is_some() {
+                    node.sid = pid;
+                }
             }
             TaskTable::adopt_task(&mut tree, &task);
+        }
+        if let Some(Err(errno)) = console.map(|console| console.control(&task)) {
+            super::exit::abandon(&task);
+            return Err(errno);
         }
         let start = Start { regs, fpu: None, set_tid: 0 };
         if run::launch(&task, start).is_err() {

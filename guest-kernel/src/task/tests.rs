@@ -171,7 +171,7 @@ fn start(calls: &[[u64; 4]], file: Option<Arc<OpenFile>>) -> Run {
         signals: TaskSignals::default(),
         comm: comm_from(b"script"),
     };
-    let handle = kernel.start_first(parts, Registers::default()).unwrap();
+    let handle = kernel.start_first(parts, Registers::default(), None).unwrap();
     Run { kernel, handle, answers }
 }
 
