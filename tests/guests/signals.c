@@ -209,10 +209,6 @@ CASE(faults)
 	EQ((long)at, 0x1000);
 	/* The trap flag: one instruction, then SIGTRAP. */
 	EQ(FAULT("single step", __asm__ volatile("pushfq; orq $0x100, (%%rsp); popfq; nop; nop" ::: "memory", "cc")), SIGTRAP);
-	/* Alignment check. */
-	EQ(FAULT("alignment", __asm__ volatile("pushfq; orq $0x40000, (%%rsp); popfq; movl 1(%0), %%eax" ::"r"(alt) : "rax", "memory", "cc")),
-	   SIGBUS);
-	__asm__ volatile("pushfq; andq $~0x40000, (%%rsp); popfq" ::: "memory", "cc");
 }
 
 CASE(blocked_or_ignored_faults_kill)

@@ -186,7 +186,6 @@ guest!(call_vsyscall: "mov rax, 0xffffffffff600000", "call rax", "ud2");
 guest!(x87: "fninit", "push 0x340", "fldcw [rsp]", "fldz", "fld1", "fdivrp", "fdivp", "fwait", "nop");
 guest!(simd: "push 0x1d00", "ldmxcsr [rsp]", "xorps xmm0, xmm0", "mov eax, 0x3f800000",
     "movd xmm1, eax", "divss xmm1, xmm0", "nop");
-guest!(breakpoint_1: ".byte 0xf1");
 
 #[test]
 fn each_fault_is_told_apart() {
@@ -203,7 +202,6 @@ fn each_fault_is_told_apart() {
         assert_eq!(regs.rip, CODE + rip, "{name}");
     };
     check("int3", trap, 0, plain(3), 1);
-    check("icebp", breakpoint_1, 0, plain(1), 1);
     check("ud2", illegal, 0, plain(6), 0);
     check("div", divide, 0, plain(0), 4);
     check("load", load, 0x1234_5000, page(0x1234_5000), 0);

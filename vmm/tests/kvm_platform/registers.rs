@@ -112,7 +112,8 @@ fn the_fpu_round_trips() {
     assert_eq!(run(&mut *cpu, &mut regs), Exit::Syscall);
     let read = cpu.fpu().expect("FPU state");
     assert_eq!(read.len(), layout.size);
-    assert_eq!((read[24], read[25], read[512] & 7), (0xc0, 0x9f, 7));
+    // Processors differ in whether they track an x87 state equal to the initial one (bit 0).
+    assert_eq!((read[24], read[25], read[512] & 6), (0xc0, 0x9f, 6));
     assert!(read[160..176].iter().all(|b| *b == 0xa5), "XMM0");
     assert!(read[576..592].iter().all(|b| *b == 0x5a), "YMM0, upper half");
     // Another CPU starts clean.
