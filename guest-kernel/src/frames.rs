@@ -21,13 +21,17 @@ use crate::platform::{Gpa, PAGE_SHIFT, PAGE_SIZE};
 pub const BLOCK_FRAMES: usize = 512;
 const WORDS: usize = BLOCK_FRAMES / 64;
 /// Free blocks whose host memory is kept for quick reuse (2 MiB each).
-const WARM_BLOCKS: usize = 16;
+const WARM_BLOCKS: usize = 32;
 
 /// The host side of the region.
 pub trait Backing: Send + Sync {
     /// Gives the host memory behind `[gpa, gpa+len)` back; it reads as zero afterwards. Nothing
     /// maps it in any guest.
     fn discard(&self, gpa: Gpa, len: u64);
+    /// A hint that the monitor is about to store to all of `[gpa, gpa+len)`.
+    fn commit(&self, gpa: Gpa, len: u64) {
+        let _ = (gpa, len);
+    }
 }
 
 /// Someone who holds frames that could be had again (a page cache).
@@ -44,6 +48,8 @@ struct Block {
     /// Bit set: the frame was handed out since the host last zeroed it.
     dirty: [u64; WORDS],
     count: usize,
+    /// The monitor has stored to all of it since the host last zeroed it.
+    mapped: bool,
 }
 
 struct Pool {
@@ -78,7 +84,12 @@ impl Frames {
         backing: Box<dyn Backing>,
     ) -> Arc<Frames> {
         let blocks = usize::try_from(len >> PAGE_SHIFT).unwrap_or(0) / BLOCK_FRAMES;
-        let block = Block { free: [u64::MAX; WORDS], dirty: [0; WORDS], count: BLOCK_FRAMES };
+        let block = Block {
+            free: [u64::MAX; WORDS],
+            dirty: [0; WORDS],
+            count: BLOCK_FRAMES,
+            mapped: false,
+        };
         let mut counts = Vec::new();
         counts.resize_with(blocks * BLOCK_FRAMES, || AtomicU32::new(0));
         Arc::new(Frames {
@@ -208,22 +219,35 @@ impl Frames {
     }
 
     /// An aligned run of [`BLOCK_FRAMES`] zeroed frames, each counted once and owned by the caller
-    /// (see [`Frame::from_gpa`]).
+    /// (see [`Frame::from_gpa`]). With `warm`, only one whose host memory is still committed.
     #[must_use]
-    pub fn alloc_block(self: &Arc<Self>) -> Option<Gpa> {
-        let (block, dirty) = {
+    pub fn alloc_block(self: &Arc<Self>, warm: bool) -> Option<Gpa> {
+        let (block, dirty, mapped) = {
             let mut pool = self.pool();
-            let block = pool.cold.pop().or_else(|| pool.warm.pop())?;
+            // Zeroing costs a third of what the host wants for memory it has to find.
+            let block = match pool.warm.pop() {
+                None if warm => return None,
+                None => pool.cold.pop()?,
+                Some(block) => block,
+            };
             let entry = &mut pool.blocks[block];
-            let dirty = entry.dirty;
-            *entry = Block { free: [0; WORDS], dirty: [u64::MAX; WORDS], count: 0 };
+            let (dirty, mapped) = (entry.dirty, entry.mapped);
+            entry.mapped |= dirty == [u64::MAX; WORDS];
+            (entry.free, entry.dirty, entry.count) = ([0; WORDS], [u64::MAX; WORDS], 0);
             pool.free -= BLOCK_FRAMES;
             self.note_peak(&pool);
-            (block, dirty)
+            (block, dirty, mapped)
         };
         let first = block * BLOCK_FRAMES;
         for count in &self.counts[first..first + BLOCK_FRAMES] {
             count.store(1, Ordering::Relaxed);
+        }
+        if dirty == [u64::MAX; WORDS] {
+            if !mapped {
+                self.backing.commit(self.gpa(first), PAGE_SIZE * BLOCK_FRAMES as u64);
+            }
+            self.zero(self.gpa(first), BLOCK_FRAMES);
+            return Some(self.gpa(first));
         }
         for (i, word) in dirty.iter().enumerate() {
             for bit in (0..64).filter(|bit| word & (1 << bit) != 0) {
@@ -300,6 +324,7 @@ impl Frames {
         }
         // Discarded under the lock: nobody may be handed the block while the host drops it.
         pool.blocks[block].dirty = [0; WORDS];
+        pool.blocks[block].mapped = false;
         self.backing.discard(self.gpa(block * BLOCK_FRAMES), PAGE_SIZE * BLOCK_FRAMES as u64);
         pool.cold.push(block);
     }

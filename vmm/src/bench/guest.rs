@@ -59,8 +59,9 @@ fn cpu(rounds: u64) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Pages touched in one mapping; large enough that the allocator maps and unmaps it each time.
-const TOUCH_PAGES: usize = 16 << 20 >> 12;
+/// Pages touched in one mapping. Above the 32 MiB up to which glibc raises M_MMAP_THRESHOLD (mallopt(3)), so
+/// that each round maps and unmaps fresh memory.
+const TOUCH_PAGES: usize = 64 << 20 >> 12;
 
 fn touch(rounds: u64) -> std::io::Result<()> {
     let mut left = usize::try_from(rounds).unwrap_or(usize::MAX);

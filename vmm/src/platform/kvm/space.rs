@@ -15,7 +15,7 @@ use std::{
 use trapgate_firmware::layout;
 use trapgate_kernel::{
     frames::Frame,
-    platform::{AddressSpace, Edit, Gpa, PAGE_SIZE, PlatformError, USER_END},
+    platform::{AddressSpace, Edit, Gpa, PAGE_SIZE, PlatformError, Prot, USER_END},
 };
 
 use vm_memory::{Bytes, GuestAddress};
@@ -153,9 +153,13 @@ impl AddressSpace for Space {
         let inner = self.inner();
         let mut editor = Editor { machine: &self.machine, inner: &inner, runs: Runs::default() };
         let mut result = Ok(());
+        let mut stores = Runs::default();
         for edit in edits {
             let (va, len, op) = match *edit {
                 Edit::Map { va, gpa, len, prot } => {
+                    if prot.contains(Prot::WRITE) {
+                        stores.push(gpa.0, len);
+                    }
                     (va, len, Op::Map { offset: gpa.0.wrapping_sub(va), bits: pte::leaf(prot) })
                 }
                 Edit::Protect { va, len, prot } if !prot.is_empty() => {
@@ -180,6 +184,9 @@ impl AddressSpace for Space {
         }
         // What was done so far must hold even if the rest failed.
         self.machine.revoker.zap(editor.runs, &self.machine.counters);
+        if result.is_ok() {
+            self.machine.revoker.populate(stores);
+        }
         result
     }
     fn as_any(&self) -> &dyn Any {
