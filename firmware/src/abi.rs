@@ -5,7 +5,7 @@ use super::layout;
 /// `Header::magic`: "TRAPGATE".
 pub const MAGIC: u64 = u64::from_le_bytes(*b"TRAPGATE");
 /// `Header::version`: raised by every change of `layout` or of these types.
-pub const VERSION: u64 = 1;
+pub const VERSION: u64 = 2;
 
 /// First bytes of the image. Written by the image's build, read by the monitor.
 #[repr(C)]
@@ -52,6 +52,56 @@ impl Header {
             vectors: word(3),
             ring0: word(4),
             idt: word(5),
+        }
+    }
+}
+
+/// Where the phases of a gate begin, from its SYSCALL on. The monitor finds the caller's registers by
+/// them when a vCPU stops inside the gate (docs/gate.md).
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Phases {
+    /// The first instruction: RAX and R11 are the caller's.
+    pub entry: u64,
+    /// The number is in the ring page from here on, no longer in RAX.
+    pub number: u64,
+    /// R11 is in the ring page as well.
+    pub flags: u64,
+    /// The call is in the ring.
+    pub posted: u64,
+    /// The answer is in the ring page, the call over.
+    pub answered: u64,
+    /// On the way out of the VM; R11 still in the ring page.
+    pub unposted: u64,
+    /// R11 is the caller's again, the number not yet in RAX.
+    pub leave: u64,
+    /// The way out with RAX and R11 the caller's.
+    pub out: u64,
+    /// Past its last byte.
+    pub end: u64,
+}
+
+impl Phases {
+    /// Bytes.
+    pub const SIZE: usize = 72;
+    /// The phases in `bytes`, offsets from the image's first byte.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; Phases::SIZE]) -> Phases {
+        let word = |i: usize| {
+            let mut word = [0; 8];
+            word.copy_from_slice(&bytes[i * 8..i * 8 + 8]);
+            layout::IMAGE + u64::from_le_bytes(word)
+        };
+        Phases {
+            entry: word(0),
+            number: word(1),
+            flags: word(2),
+            posted: word(3),
+            answered: word(4),
+            unposted: word(5),
+            leave: word(6),
+            out: word(7),
+            end: word(8),
         }
     }
 }

@@ -16,7 +16,7 @@ pub const PML4_USER: usize = 256;
 /// Where the image is linked: the last 2 GiB, as the kernel code model wants.
 pub const IMAGE: u64 = 0xffff_ffff_8000_0000;
 /// Pages of the image.
-pub const IMAGE_PAGES: u64 = 5;
+pub const IMAGE_PAGES: u64 = 6;
 /// The header, read by the monitor only.
 pub const HEADER: u64 = IMAGE;
 /// The gate: LSTAR. The only page of the kernel half a guest may ever execute.
@@ -56,6 +56,55 @@ pub const VCPU_STACK_TOP: u64 = PAGE;
 
 /// All of guest RAM, seen by the maintenance vCPU alone (its private PML4 entry).
 pub const PHYSMAP: u64 = 0xffff_ff00_0000_0000;
+
+/// The page the monitor tells all gates something by ([`SHARED_AWAKE`], [`SHARED_SPIN`]).
+pub const SHARED: u64 = IMAGE + 5 * PAGE;
+/// In [`SHARED`], u32: 0 while no server looks at the rings.
+pub const SHARED_AWAKE: u64 = 0;
+/// In [`SHARED`], u32: how often a gate looks for its answer before it leaves the VM instead.
+pub const SHARED_SPIN: u64 = 4;
+
+/// The running thread's ring page: at one address in every thread, in [`PML4_PRIVATE`]. Where the gate is
+/// in ring 3 the guest can reach it, so it lies where nobody looks by accident.
+pub const RING: u64 = 0xffff_ff40_2010_0000;
+/// In the ring page, six u64: the arguments.
+pub const RING_ARGS: u64 = 0;
+/// In the ring page, u64: the number.
+pub const RING_NUMBER: u64 = 48;
+/// In the ring page, u32: [`STATE_IDLE`] and so on. On a cache line of its own with the answer: the gate
+/// waits on it while the server reads the call.
+pub const RING_STATE: u64 = 64;
+/// In the ring page, u64: the answer.
+pub const RING_VALUE: u64 = 72;
+/// In the ring page, u64: R11 while the gate uses it. The gate's own line.
+pub const RING_FLAGS: u64 = 128;
+/// In the ring page, u64: calls answered from [`KNOWN`].
+pub const RING_COUNT: u64 = 136;
+/// The page after it, not writable: an answer for each call number below [`KNOWN_CALLS`], or
+/// [`UNKNOWN`].
+pub const KNOWN: u64 = RING + PAGE;
+/// Calls that may have an answer in [`KNOWN`].
+pub const KNOWN_CALLS: u64 = 512;
+/// No answer in [`KNOWN`].
+pub const UNKNOWN: u64 = u64::MAX;
+
+/// No call in the ring.
+pub const STATE_IDLE: u32 = 0;
+/// The guest has put a call in and waits.
+pub const STATE_POSTED: u32 = 1;
+/// The server has answered it.
+pub const STATE_DONE: u32 = 2;
+/// The server could not: leave the VM with it.
+pub const STATE_PUNT: u32 = 3;
+/// The server has answered it, but leave the VM: something is pending.
+pub const STATE_LEAVE: u32 = 4;
+
+/// RFLAGS with which the gate does not return by itself: TF, DF, NT, RF, AC, ID.
+pub const ODD_FLAGS: u32 = 0x25_4500;
+
+/// In the image's first page: offsets from [`IMAGE`] of the gates' phases (`abi::Phases`), first those
+/// of [`GATE`], then those of the ring-0 gate.
+pub const PHASES: u64 = HEADER + 0x100;
 
 /// Ring-0 code segment. The selectors are Linux's, for programs that look.
 pub const KERNEL_CS: u16 = 0x10;

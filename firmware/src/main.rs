@@ -1,5 +1,5 @@
-//! The ring-0 image: gate, exception stubs, interrupt table. No stack is used and no state kept; the
-//! monitor does the rest.
+//! The ring-0 image: gates, exception stubs, interrupt table. No stack is used and no state kept but in
+//! the running thread's ring page; the monitor does the rest.
 //!
 //! On deprivileged hosts KVM *emulates* ring 0, one instruction at a time and not every instruction,
 //! so ring-0 code is as short as it can be and uses plain moves and `out` only. Addresses are fixed
@@ -13,22 +13,101 @@ mod layout;
 
 use core::arch::global_asm;
 
+/// One gate. `$cpl` comes after the number was stored, `$back` returns to the caller with all but RCX and
+/// R11 in place. RSP is the guest's and is not touched.
+macro_rules! gate {
+    ($n:literal, $cpl:literal, $back:literal) => {
+        concat!(
+            ".globl gate", $n, ", gate", $n, "_end\n",
+            "gate", $n, ":\n",
+            "test r11d, {odd}\n",
+            "jnz 9f\n",
+            "movabs qword ptr [{number}], rax\n",
+            "gate", $n, "_number:\n",
+            $cpl,
+            "movabs rax, {ring}\n",
+            "mov [rax + {o_flags}], r11\n",
+            "gate", $n, "_flags:\n",
+            // Tier 0: what the kernel has told us beforehand.
+            "mov r11, [rax + {o_number}]\n",
+            "cmp r11, {calls}\n",
+            "jae 2f\n",
+            "mov r11, [rax + r11 * 8 + {o_known}]\n",
+            "cmp r11, -1\n",
+            "je 2f\n",
+            "inc qword ptr [rax + {o_count}]\n",
+            "mov [rax + {o_value}], r11\n",
+            "jmp 6f\n",
+            // Tier 1: the ring.
+            "2: cmp dword ptr [rip + shared + {o_awake}], 0\n",
+            "je 7f\n",
+            "mov [rax + {o_args}], rdi\n",
+            "mov [rax + {o_args} + 8], rsi\n",
+            "mov [rax + {o_args} + 16], rdx\n",
+            "mov [rax + {o_args} + 24], r10\n",
+            "mov [rax + {o_args} + 32], r8\n",
+            "mov [rax + {o_args} + 40], r9\n",
+            "mov r11d, [rip + shared + {o_spin}]\n",
+            "mov dword ptr [rax + {o_state}], {posted}\n",
+            "gate", $n, "_posted:\n",
+            "3: cmp dword ptr [rax + {o_state}], {posted}\n",
+            "jne 4f\n",
+            "pause\n",
+            "dec r11d\n",
+            "jnz 3b\n",
+            // Nobody came for it; the monitor settles with the server who answers.
+            "jmp 7f\n",
+            "4: cmp dword ptr [rax + {o_state}], {done}\n",
+            "jne 7f\n",
+            "mov dword ptr [rax + {o_state}], {idle}\n",
+            "gate", $n, "_answered:\n",
+            "6: mov r11, [rax + {o_flags}]\n",
+            $back,
+            // Tier 2: out of the VM.
+            "gate", $n, "_unposted:\n",
+            "7: mov r11, [rax + {o_flags}]\n",
+            "gate", $n, "_leave:\n",
+            "8: movabs rax, qword ptr [{number}]\n",
+            "gate", $n, "_out:\n",
+            "9: out {syscall}, al\n",
+            "ud2\n",
+            "gate", $n, "_end:\n",
+        )
+    };
+}
+
+/// The phases of one gate, as `abi::Phases` has them.
+macro_rules! phases {
+    ($n:literal) => {
+        concat!(
+            ".quad gate", $n, " - layout_image, gate", $n, "_number - layout_image\n",
+            ".quad gate", $n, "_flags - layout_image, gate", $n, "_posted - layout_image\n",
+            ".quad gate", $n, "_answered - layout_image, gate", $n, "_unposted - layout_image\n",
+            ".quad gate", $n, "_leave - layout_image, gate", $n, "_out - layout_image\n",
+            ".quad gate", $n, "_end - layout_image\n",
+        )
+    };
+}
+
 global_asm!(
     // What link.ld checks against.
-    ".globl layout_image, layout_gate, layout_vectors, layout_ring0, layout_idt",
+    ".globl layout_image, layout_gate, layout_vectors, layout_ring0, layout_idt, layout_shared",
     ".set layout_image, {image}",
     ".set layout_gate, {gate}",
     ".set layout_vectors, {vectors}",
     ".set layout_ring0, {ring0}",
     ".set layout_idt, {idt}",
-    // SYSCALL lands here: in ring 0 on hardware, in ring 3 on deprivileged hosts. RSP is the
-    // guest's and must not be touched in ring 0. The monitor resumes elsewhere, so what follows
-    // `out` runs only if a guest jumps there in ring 3.
+    ".set layout_shared, {shared}",
+    // SYSCALL lands here on deprivileged hosts, which leave the CPL at 3. But KVM emulates some SYSCALLs
+    // there, and these do raise it: ring 0 must not go back by a jump. What the masked flags and the
+    // instructions above changed of RFLAGS is put back by SAHF and, for OF, by an addition.
     ".section .gate, \"ax\"",
-    ".globl gate",
-    "gate:",
-    "out {syscall}, al",
-    "ud2",
+    gate!(
+        "",
+        "mov eax, cs\ntest al, 3\njz 8f\n",
+        "mov eax, r11d\nshl eax, 8\nbt r11d, 11\nsetc al\nadd al, 0x7f\nsahf\n\
+         movabs rax, qword ptr [{value}]\njmp rcx\n"
+    ),
     // Vector n at n * 16. The processor has pushed the frame; the monitor reads it.
     ".section .vectors, \"ax\"",
     ".globl vectors",
@@ -66,15 +145,42 @@ global_asm!(
     "or byte ptr [r15], 0",
     "out {touched}, al",
     "ud2",
+    // SYSCALL lands here on hardware. RCX is the address after a SYSCALL instruction and so canonical:
+    // SYSRET cannot fault in ring 0.
+    ".balign 64",
+    gate!("0", "", "movabs rax, qword ptr [{value}]\nsysretq\n"),
+    ".section .phases, \"a\"",
+    phases!(""),
+    phases!("0"),
+    ".section .shared, \"a\"",
+    ".quad 0",
     image = const layout::IMAGE.cast_signed(),
     gate = const layout::GATE.cast_signed(),
     vectors = const layout::VECTORS.cast_signed(),
     ring0 = const layout::RING0.cast_signed(),
     idt = const layout::IDT.cast_signed(),
+    shared = const layout::SHARED.cast_signed(),
     stride = const layout::VECTOR_STRIDE,
     syscall = const layout::PORT_SYSCALL,
     exception = const layout::PORT_EXCEPTION,
     touched = const layout::PORT_TOUCHED,
+    odd = const layout::ODD_FLAGS,
+    ring = const layout::RING.cast_signed(),
+    number = const (layout::RING + layout::RING_NUMBER).cast_signed(),
+    value = const (layout::RING + layout::RING_VALUE).cast_signed(),
+    calls = const layout::KNOWN_CALLS,
+    o_args = const layout::RING_ARGS,
+    o_number = const layout::RING_NUMBER,
+    o_state = const layout::RING_STATE,
+    o_value = const layout::RING_VALUE,
+    o_flags = const layout::RING_FLAGS,
+    o_count = const layout::RING_COUNT,
+    o_known = const layout::KNOWN - layout::RING,
+    o_awake = const layout::SHARED_AWAKE,
+    o_spin = const layout::SHARED_SPIN,
+    idle = const layout::STATE_IDLE,
+    posted = const layout::STATE_POSTED,
+    done = const layout::STATE_DONE,
 );
 
 #[used]

@@ -41,9 +41,15 @@ impl Call {
     /// The call that `regs` ask for.
     #[must_use]
     pub fn new(regs: &Registers, started: Duration) -> Call {
+        let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
+        Call::with(regs.rax, args, started)
+    }
+    /// Call `number` with `args`.
+    #[must_use]
+    pub fn with(number: u64, args: [u64; 6], started: Duration) -> Call {
         Call {
-            number: regs.rax,
-            args: [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9],
+            number,
+            args,
             tries: 0,
             done: 0,
             deadline: None,

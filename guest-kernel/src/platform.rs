@@ -250,8 +250,42 @@ pub trait Cpu {
     /// # Errors
     /// [`PlatformError`] when the host fails.
     fn reset_fpu(&mut self) -> Result<(), PlatformError>;
+    /// From now on `server` may answer system calls of this CPU on other threads, while it is in
+    /// [`Cpu::run`]. Platforms without rings do nothing.
+    fn serve_with(&mut self, server: Arc<dyn Serve>) {
+        let _ = server;
+    }
+    /// Where answers go that the guest may know beforehand, if the platform has such a place.
+    fn answers(&self) -> Option<Arc<dyn Answers>> {
+        None
+    }
     /// A handle with which other threads interrupt [`Cpu::run`].
     fn kicker(&self) -> Arc<dyn Kick>;
+}
+
+/// What became of a call that a ring server was given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Served {
+    /// Answered: RAX.
+    Value(u64),
+    /// Answered, but the CPU must come back to the kernel: something is pending.
+    Leave(u64),
+    /// To be answered on the CPU's own thread: [`Cpu::run`] returns [`Exit::Syscall`].
+    Punt,
+}
+
+/// Answers a guest thread's system calls away from its CPU's own thread.
+pub trait Serve: Send + Sync {
+    /// Answers one call; never blocks. The platform sees to it that the CPU's own thread does nothing
+    /// for the guest thread meanwhile.
+    fn serve(&self, number: u64, args: [u64; 6]) -> Served;
+}
+
+/// Answers to system calls that depend on nothing but the calling thread, kept where its CPU finds them
+/// without leaving the guest.
+pub trait Answers: Send + Sync {
+    /// Call `number` of this thread is answered `value` from now on; `None` asks the kernel again.
+    fn set(&self, number: u64, value: Option<u64>);
 }
 
 /// Interrupts a CPU from another thread.

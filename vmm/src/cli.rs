@@ -62,6 +62,17 @@ pub enum StatsFormat {
     Json,
 }
 
+/// How system calls reach the kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Gate {
+    /// Rings where the host has a CPU to spare for their server
+    Auto,
+    /// Rings, even on a host with a single CPU
+    Ring,
+    /// An exit for every call
+    Exit,
+}
+
 /// `trapgate run`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -101,6 +112,13 @@ pub struct RunArgs {
     /// CPUs the guest sees [default: the host's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub vcpus: Option<u16>,
+    /// How system calls reach the kernel on KVM: through shared memory while that pays, or by leaving
+    /// the VM each time
+    #[arg(long, value_enum, default_value = "auto")]
+    pub gate: Gate,
+    /// Host threads that answer calls in shared memory
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub ring_servers: u8,
     /// End the guest after this long, e.g. 10s or 2m (exit status 124)
     #[arg(long, value_name = "DUR", value_parser = units::duration)]
     pub timeout: Option<Duration>,

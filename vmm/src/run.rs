@@ -29,7 +29,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::{
     backend,
-    cli::RunArgs,
+    cli::{Gate, RunArgs},
     console::Console,
     events::{self, Ended, Target},
     exit,
@@ -119,7 +119,13 @@ fn boot(args: &RunArgs) -> Result<Arc<Kernel>, Failure> {
     }
     let ram = GuestRam::new(memory).map_err(|error| error.to_string())?;
     let vcpus = args.vcpus.map(usize::from);
-    let platform = backend::start(args.backend, &ram, KvmOptions::default())?;
+    let servers = match args.gate {
+        Gate::Exit => 0,
+        Gate::Auto if host.cpus() < 2 => 0,
+        Gate::Auto | Gate::Ring => usize::from(args.ring_servers),
+    };
+    let options = KvmOptions { servers, ..KvmOptions::default() };
+    let platform = backend::start(args.backend, &ram, options)?;
     let cpus = vcpus.unwrap_or_else(|| host.cpus()).max(1);
     let config = Config { hostname: args.hostname.clone(), cpus, memory };
     let kernel = Kernel::new(Parts { platform, host, frames: ram.frames.clone(), config });

@@ -165,6 +165,34 @@ macro_rules! row {
     };
 }
 
+/// Calls that only the caller's own host thread can answer: they need its registers or CPU, its CPU time
+/// or its host thread itself, or they mean to leave the guest anyway (signals to itself, waits that
+/// rarely end at once). All others may be served in a ring.
+const OWN_THREAD: &[u64] = &[
+    15, 56, 57, 58, 59, 60, 131, 158, 231, 322, 435, // rt_sigreturn, clone .. clone3
+    36, 38, 98, 100, 222, 223, 224, // getitimer, setitimer, getrusage, times, timer_*
+    24,  // sched_yield
+    34, 128, 130, 219, // pause, rt_sigtimedwait, rt_sigsuspend, restart_syscall
+    62, 129, 200, 234, 297,
+    424, // kill, rt_sigqueueinfo, tkill, tgkill, ..., pidfd_send_signal
+];
+/// clock_gettime and clock_nanosleep: in a ring only for clocks that are not CPU time.
+const CLOCK_CALLS: &[u64] = &[228, 230];
+
+/// The answers of `task`'s calls that depend on nothing but what the kernel knows now: number, RAX.
+pub(crate) fn known(task: &crate::task::Task) -> [(u64, u64); 6] {
+    let creds = task.creds();
+    let id = |id: i32| u64::from(id.cast_unsigned());
+    [
+        (39, id(task.process.pid)),
+        (186, id(task.tid)),
+        (102, u64::from(creds.uid)),
+        (104, u64::from(creds.gid)),
+        (107, u64::from(creds.euid)),
+        (108, u64::from(creds.egid)),
+    ]
+}
+
 /// One past the highest number the index holds.
 pub const NUMBERS: usize = 512;
 
@@ -192,6 +220,15 @@ impl Table {
     #[must_use]
     pub fn get(&self, number: u64) -> Option<&'static Row> {
         self.rows.get(number.size()).copied().flatten()
+    }
+    /// Call `number` with `args` may be tried away from its caller's host thread.
+    #[must_use]
+    pub fn in_ring(&self, number: u64, args: &[u64; 6]) -> bool {
+        if CLOCK_CALLS.contains(&number) {
+            // CLOCK_PROCESS_CPUTIME_ID and CLOCK_THREAD_CPUTIME_ID are 2 and 3, other processes' negative.
+            return matches!(args[0].low_i32(), 0 | 1 | 4..=11);
+        }
+        !OWN_THREAD.contains(&number)
     }
     /// All rows in order of their numbers.
     pub fn iter(&self) -> impl Iterator<Item = &'static Row> {

@@ -42,7 +42,9 @@ enum Outcome {
 pub(super) fn syscall(task: &Arc<Task>, regs: &mut Registers, cpu: &mut dyn Cpu) -> Life {
     let kernel = &task.kernel;
     let started = kernel.now();
-    let mut call = Call::new(regs, started);
+    // A ring server may have begun it: then its deadline and progress lie in its own record.
+    let begun = task.begun.take().filter(|call| call.number == regs.rax);
+    let mut call = begun.unwrap_or_else(|| Call::new(regs, started));
     let row = kernel.table.get(call.number);
     let mut waited = Duration::ZERO;
     let outcome = match row {

@@ -15,6 +15,7 @@ pub mod family;
 pub mod pidfd;
 pub mod process;
 pub mod run;
+pub mod serve;
 pub mod status;
 pub mod table;
 pub mod wait;
@@ -36,7 +37,7 @@ use crate::{
     fs::{context::FsContext, fdtable::FdTable},
     kernel::Kernel,
     mm::Mm,
-    platform::Kick,
+    platform::{Answers, Kick},
     signal::TaskSignals,
     wait::{Parker, WaitQueue},
 };
@@ -94,6 +95,10 @@ pub struct Task {
     pub parker: Arc<Parker>,
     /// Interrupts its CPU once it has one.
     pub kicker: Mutex<Option<Arc<dyn Kick>>>,
+    /// Where its CPU finds answers it may know beforehand.
+    pub(crate) answers: Mutex<Option<Arc<dyn Answers>>>,
+    /// A call that a ring server has begun.
+    pub(crate) begun: serve::Begun,
     /// Mask, thread-directed signals, alternate stack.
     pub signals: TaskSignals,
     /// set_tid_address(2), CLONE_CHILD_CLEARTID: cleared and woken at the end; 0 for none.
@@ -164,6 +169,8 @@ impl Task {
             process: process.clone(),
             parker: Parker::new(),
             kicker: Mutex::default(),
+            answers: Mutex::default(),
+            begun: serve::Begun::default(),
             signals: parts.signals,
             clear_child_tid: AtomicU64::new(0),
             robust_list: AtomicU64::new(0),
@@ -230,6 +237,16 @@ impl Task {
     /// Replaces its credentials.
     pub fn set_creds(&self, creds: Creds) {
         replace(&self.creds, Arc::new(creds));
+        self.publish();
+    }
+    /// Tells its CPU the answers that change only by what the kernel does.
+    pub(crate) fn publish(&self) {
+        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // A traced call must come to the kernel to be seen.
+        let Some(answers) = answers.filter(|_| self.kernel.tracer.get().is_none()) else { return };
+        for (number, value) in crate::linux::table::known(self) {
+            answers.set(number, Some(value));
+        }
     }
     /// Its name (`/proc/PID/comm`), up to 15 bytes, NUL-padded.
     #[must_use]

@@ -111,14 +111,19 @@ fn enter(task: &Task, cpu: &mut dyn Cpu, regs: &mut Registers) -> Result<Exit, P
 
 /// Publishes the thread's CPU time while it is still its own, and drops the way to its CPU.
 fn leave(task: &Task) {
+    drop(task.begun.take());
     task.update_usage();
     *task.kicker.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    *task.answers.lock().unwrap_or_else(PoisonError::into_inner) = None;
 }
 
 fn boot_cpu(task: &Arc<Task>, start: &Start) -> Result<Box<dyn Cpu>, PlatformError> {
     let mm = task.mm();
     let mut cpu = task.kernel.platform.new_cpu(mm.space())?;
     *task.kicker.lock().unwrap_or_else(PoisonError::into_inner) = Some(cpu.kicker());
+    cpu.serve_with(Arc::new(super::serve::Server(task.clone())));
+    *task.answers.lock().unwrap_or_else(PoisonError::into_inner) = cpu.answers();
+    task.publish();
     if let Some(fpu) = &start.fpu {
         cpu.set_fpu(fpu)?;
     }

@@ -106,7 +106,7 @@ fn no_kick_is_lost() {
 /// are preempted, and each keeps its registers and FPU state.
 #[test]
 fn more_threads_than_vcpus() {
-    let options = KvmOptions { vcpus: Some(2) };
+    let options = KvmOptions { vcpus: Some(2), ..KvmOptions::default() };
     let Some((ram, platform)) = platform(options) else { return };
     let vm = Vm::on(&ram, &platform, fpu_loop());
     let barrier = Barrier::new(8);

@@ -6,12 +6,17 @@ use kvm_bindings::kvm_regs;
 use trapgate_firmware::layout;
 use trapgate_kernel::{
     frames::Frame,
-    platform::{Access, AddressSpace, Cpu, Exit, Fault, Kick, PlatformError, Registers, USER_END},
+    platform::{
+        Access, AddressSpace, Answers, Cpu, Exit, Fault, Kick, PlatformError, Registers, Serve,
+        USER_END,
+    },
 };
 
 use super::{
     Kind, Machine, bump, fpu, host,
     pool::{Pool, Seat},
+    ring::{Found, Ring},
+    server::Streak,
     space::{Space, canonical},
     vcpu::{MAX_REFUSALS, Stop, Vcpu},
 };
@@ -32,6 +37,8 @@ pub(super) struct KvmCpu {
     seat: Arc<Seat>,
     space: Arc<dyn AddressSpace>,
     root: Option<Frame>,
+    ring: Arc<Ring>,
+    streak: Streak,
 }
 
 impl KvmCpu {
@@ -40,9 +47,16 @@ impl KvmCpu {
         pool: Arc<Pool>,
         space: &Arc<dyn AddressSpace>,
     ) -> Result<KvmCpu, PlatformError> {
-        let root = Some(Space::of(space)?.new_root()?);
-        let seat = pool.seat();
-        Ok(KvmCpu { machine, pool, seat, space: space.clone(), root })
+        let ring = machine.servers.rings.take(&machine)?;
+        let root = match Space::of(space).and_then(|s| s.new_root(ring.root_entry())) {
+            Ok(root) => Some(root),
+            Err(error) => {
+                machine.servers.rings.give(ring, &machine);
+                return Err(error);
+            }
+        };
+        let (seat, space) = (pool.seat(), space.clone());
+        Ok(KvmCpu { machine, pool, seat, space, root, ring, streak: Streak::default() })
     }
 
     /// What an exit means; `None`: nothing, run on.
@@ -56,18 +70,16 @@ impl KvmCpu {
         let ring3 = vcpu.cpl() == 3;
         let raw = vcpu.regs();
         let user_gate = self.machine.kind == Kind::Deprivileged;
-        let at_gate = raw.rip.wrapping_sub(layout::GATE) <= 2;
+        let phases = &self.machine.phases;
+        let in_gate = raw.rip >= phases.entry && raw.rip < phases.end;
+        let at_gate = raw.rip.wrapping_sub(phases.out) <= 2;
         let stub = raw.rip.wrapping_sub(layout::VECTORS);
         match stop {
             // In ring 3 a guest may jump to the gate as well: a system call with its RCX and R11.
             // A deprivileged host emulates some SYSCALLs (a wild RSP is enough): those raise the
             // CPL as on hardware.
             Stop::Out(layout::PORT_SYSCALL) if at_gate && (user_gate || !ring3) => {
-                bump(&counters.syscalls);
-                store(regs, &raw, vcpu);
-                regs.rip = raw.rcx;
-                regs.rflags = raw.r11;
-                Ok(Some(Exit::Syscall))
+                Ok(Some(self.leave_gate(regs, &raw, vcpu)))
             }
             Stop::Out(layout::PORT_EXCEPTION) if !ring3 && stub < 4096 => {
                 let vector = u8::try_from(stub / layout::VECTOR_STRIDE).unwrap_or(8);
@@ -87,17 +99,16 @@ impl KvmCpu {
             // Deliver what is on its way first: the kernel may change RIP before the next run. The
             // exit follows at once.
             Stop::Interrupted if vcpu.event_pending()? => Ok(None),
+            Stop::Interrupted if in_gate && (user_gate || !ring3) => {
+                bump(&counters.interrupts);
+                Ok(Some(self.leave_gate(regs, &raw, vcpu)))
+            }
             Stop::Interrupted if !ring3 => {
                 // Not yet in ring 3: `regs` still holds. Or in a stub or the gate: on to its exit.
                 Ok((raw.rip == layout::SYSRET).then_some(Exit::Interrupted))
             }
             Stop::Interrupted => {
                 store(regs, &raw, vcpu);
-                if raw.rip == layout::GATE && user_gate {
-                    bump(&counters.syscalls);
-                    (regs.rip, regs.rflags) = (raw.rcx, raw.r11);
-                    return Ok(Some(Exit::Syscall));
-                }
                 bump(&counters.interrupts);
                 Ok(Some(Exit::Interrupted))
             }
@@ -116,6 +127,18 @@ impl KvmCpu {
                 store(regs, &raw, vcpu);
                 Ok(Some(self.strange(vcpu)))
             }
+        }
+    }
+
+    /// A vCPU that stopped in the gate: its caller's registers, and what is to be done for it.
+    fn leave_gate(&self, regs: &mut Registers, raw: &kvm_regs, vcpu: &mut Vcpu) -> Exit {
+        store(regs, raw, vcpu);
+        match self.ring.recover(regs, &self.machine.phases) {
+            Found::Call => {
+                bump(&self.machine.counters.syscalls);
+                Exit::Syscall
+            }
+            Found::Answered => Exit::Interrupted,
         }
     }
 
@@ -264,7 +287,9 @@ impl Cpu for KvmCpu {
             load(vcpu, regs, root, self.machine.kind);
             let (mut refusals, mut windows) = (0, 0);
             let exit = loop {
+                self.machine.servers.open(&self.ring);
                 let mut stop = vcpu.run();
+                self.machine.servers.close_ring(&self.ring);
                 kicker.leave();
                 if matches!(stop, Ok(Stop::Refused)) && refusals < MAX_REFUSALS {
                     // A store met a page another thread is revoking elsewhere: once more.
@@ -294,11 +319,14 @@ impl Cpu for KvmCpu {
             kicker.take();
         }
         drop(seated);
+        if exit == Exit::Syscall {
+            self.machine.servers.note_call(&mut self.streak);
+        }
         self.pool.offer();
         Ok(exit)
     }
     fn switch(&mut self, space: &Arc<dyn AddressSpace>) -> Result<(), PlatformError> {
-        let root = Space::of(space)?.new_root()?;
+        let root = Space::of(space)?.new_root(self.ring.root_entry())?;
         let old = self.root.replace(root);
         let before = std::mem::replace(&mut self.space, space.clone());
         if let Some(old) = old {
@@ -330,6 +358,12 @@ impl Cpu for KvmCpu {
     fn kicker(&self) -> Arc<dyn Kick> {
         self.seat.kicker.clone()
     }
+    fn serve_with(&mut self, server: Arc<dyn Serve>) {
+        self.ring.set_server(server);
+    }
+    fn answers(&self) -> Option<Arc<dyn Answers>> {
+        Some(self.ring.clone())
+    }
 }
 
 impl Drop for KvmCpu {
@@ -338,5 +372,6 @@ impl Drop for KvmCpu {
         if let (Some(root), Ok(space)) = (self.root.take(), Space::of(&self.space)) {
             space.drop_root(root);
         }
+        self.machine.servers.rings.give(self.ring.clone(), &self.machine);
     }
 }

@@ -13,7 +13,7 @@ use std::{
 
 use linux_loader::loader::{Elf, KernelLoader};
 use trapgate_firmware::{
-    abi::{self, Header},
+    abi::{self, Header, Phases},
     layout,
 };
 use trapgate_kernel::platform::{Gpa, PAGE_SIZE, PlatformError};
@@ -98,9 +98,25 @@ impl Image {
 
     /// Lets ring 3 run the gate. Widening: seen at the next fault.
     pub(super) fn open_gate(&self, ram: &GuestRam) {
-        let slot = index(layout::GATE, 12);
-        let entry = pte::load(&ram.frames, self.low, slot);
-        pte::store(&ram.frames, self.low, slot, entry | pte::USER);
+        for page in [layout::GATE, layout::SHARED] {
+            let slot = index(page, 12);
+            let entry = pte::load(&ram.frames, self.low, slot);
+            pte::store(&ram.frames, self.low, slot, entry | pte::USER);
+        }
+    }
+    /// The page of [`layout::SHARED`].
+    pub(super) fn shared(&self) -> Gpa {
+        Gpa(self.block.0 + (layout::SHARED - layout::IMAGE))
+    }
+    /// Where the gates' phases begin: the ring-3 gate's and the ring-0 gate's.
+    pub(super) fn phases(&self, ram: &GuestRam) -> [Phases; 2] {
+        [0, Phases::SIZE].map(|gate| {
+            let from = usize::try_from(layout::PHASES - layout::IMAGE).unwrap_or(0) + gate;
+            let mut bytes = [0; Phases::SIZE];
+            // Inside the image's first page: this cannot fail.
+            let _ = ram.frames.slice(self.block, 4096).read_slice(&mut bytes, from);
+            Phases::from_bytes(&bytes)
+        })
     }
 
     /// A page that is never given back: of the block while it lasts.

@@ -2,7 +2,7 @@
 //!
 //! Modules: `image` puts the ring-0 image into guest RAM; `space` edits page tables; `revoke` makes
 //! removed translations unusable; `vcpu` is one virtual CPU; `pool` leases them; `cpu` runs guest
-//! code; `fpu` checks XSAVE areas; `probe` finds out what kind of host this is. Design notes:
+//! code; `ring` is a thread's ring page, `server` answers the calls in rings; `fpu` checks XSAVE areas; `probe` finds out what kind of host this is. Design notes:
 //! docs/gate.md and docs/revocation.md.
 
 mod cpu;
@@ -12,6 +12,8 @@ mod kick;
 mod pool;
 pub mod probe;
 mod revoke;
+mod ring;
+mod server;
 mod space;
 mod vcpu;
 
@@ -25,10 +27,11 @@ use std::{
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_enable_cap, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, Kvm, VmFd};
+use trapgate_firmware::abi::Phases;
 use trapgate_kernel::platform::{AddressSpace, Cpu, Platform, PlatformError, XsaveLayout};
 
 pub use self::probe::{Kind, Report};
-use self::{cpu::KvmCpu, pool::Pool, revoke::Revoker, space::Space};
+use self::{cpu::KvmCpu, pool::Pool, revoke::Revoker, server::Servers, space::Space};
 use crate::memory::{GuestRam, RAM_BASE};
 
 /// KVM cannot be used; the message is the user's.
@@ -87,6 +90,8 @@ fn host(op: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> PlatformError {
 pub struct KvmOptions {
     /// Most vCPUs to create (`--vcpus`); KVM's own limit if `None`.
     pub vcpus: Option<usize>,
+    /// Ring servers (`--ring-servers`); 0 is `--gate exit`.
+    pub servers: usize,
 }
 
 /// Events worth showing in `--stats`.
@@ -125,6 +130,16 @@ struct Machine {
     shadow: bool,
     sync_regs: bool,
     counters: Counters,
+    /// Where the phases of the gate begin that SYSCALL lands on here.
+    phases: Phases,
+    servers: Servers,
+}
+
+impl Machine {
+    /// Where SYSCALL lands on hosts on which it raises the CPL.
+    fn ring0_gate(&self) -> u64 {
+        self.image.phases(&self.ram)[1].entry
+    }
 }
 
 /// The KVM backend.
@@ -183,6 +198,7 @@ impl KvmPlatform {
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(call("KVM_GET_SUPPORTED_CPUID"))?;
         let (cpuid, xsave) = fpu::guest_cpuid(supported);
+        let shared = image.shared();
         let mut machine = Machine {
             vm,
             ram: ram.clone(),
@@ -195,8 +211,12 @@ impl KvmPlatform {
             shadow: true,
             sync_regs: kvm.check_extension_int(Cap::SyncRegs) & 3 == 3,
             counters: Counters::default(),
+            phases: Phases::default(),
+            servers: Servers::new(shared),
         };
         let keeper = probe::settle(&mut machine)?;
+        let [ring3, ring0] = machine.image.phases(ram);
+        machine.phases = if machine.kind == Kind::Hardware { ring0 } else { ring3 };
         let limit = kvm
             .get_max_vcpus()
             .min(usize::try_from(trapgate_firmware::layout::VCPU_MAX).unwrap_or(1));
@@ -205,6 +225,8 @@ impl KvmPlatform {
         machine.revoker.adopt(keeper, machine.shadow);
         let machine = Arc::new(machine);
         let pool = Arc::new(Pool::new(machine.clone(), limit));
+        Servers::start(&machine, options.servers)
+            .map_err(|source| KvmError::Call { op: "starting a ring server", source })?;
         Ok(Arc::new(KvmPlatform { machine, pool }))
     }
 
@@ -222,6 +244,13 @@ impl KvmPlatform {
     #[must_use]
     pub fn ram(&self) -> &GuestRam {
         &self.machine.ram
+    }
+}
+
+impl Drop for KvmPlatform {
+    fn drop(&mut self) {
+        // They hold the machine.
+        self.machine.servers.close();
     }
 }
 
@@ -243,6 +272,10 @@ impl Platform for KvmPlatform {
         let get = |c: &AtomicU64| c.load(Ordering::Relaxed);
         vec![
             ("syscall exits", get(&c.syscalls)),
+            ("calls answered in the guest", self.machine.servers.rings.known_calls()),
+            ("calls answered in rings", get(&self.machine.servers.served)),
+            ("calls rings passed on", get(&self.machine.servers.punted)),
+            ("ring server sleeps", get(&self.machine.servers.sleeps)),
             ("fault exits", get(&c.faults)),
             ("interrupted exits", get(&c.interrupts)),
             ("strange exits", get(&c.strange)),
@@ -256,6 +289,7 @@ impl Platform for KvmPlatform {
         ]
     }
     fn in_use(&self) -> Vec<(&'static str, u64)> {
+        self.machine.servers.rings.drain(&self.machine);
         self.machine.revoker.settle(&self.machine);
         vec![
             ("vCPU leases", self.pool.leases()),

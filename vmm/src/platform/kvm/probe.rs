@@ -100,7 +100,8 @@ fn tables(machine: &Machine) -> Option<Tables> {
 fn enter(vcpu: &mut Vcpu, root: Gpa, rip: u64) -> Result<(Stop, kvm_regs), KvmError> {
     vcpu.set_ring(true);
     vcpu.sregs_mut().cr3 = root.0;
-    vcpu.set_regs(&kvm_regs { rip, rflags: 0x202, rbx: DATA, ..Default::default() });
+    // ID is one of the flags with which the gate leaves at once: no ring is mapped here.
+    vcpu.set_regs(&kvm_regs { rip, rflags: 0x20_0202, rbx: DATA, ..Default::default() });
     loop {
         let stop = vcpu.run().map_err(call("KVM_RUN"))?;
         if stop != Stop::Interrupted {
@@ -113,6 +114,7 @@ fn enter(vcpu: &mut Vcpu, root: Gpa, rip: u64) -> Result<(Stop, kvm_regs), KvmEr
 /// readies the vCPU for maintenance.
 pub(super) fn settle(machine: &mut Machine) -> Result<Vcpu, KvmError> {
     // With an I/O bitmap: hardware runs the gate in ring 0 whatever the bitmap says.
+    // Its SYSCALL lands on the ring-3 gate, which leaves at once when it finds itself in ring 0.
     let mut vcpu = Vcpu::new(machine, 0, true)?;
     let tables = tables(machine).ok_or(KvmError::Memory)?;
     let (stop, regs) = enter(&mut vcpu, tables.roots[0], CODE)?;

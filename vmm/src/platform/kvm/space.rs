@@ -95,8 +95,8 @@ impl Space {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    /// A root for one CPU.
-    pub(super) fn new_root(&self) -> Result<Frame, PlatformError> {
+    /// A root for one CPU, whose entry `PML4_PRIVATE` is `private`.
+    pub(super) fn new_root(&self, private: u64) -> Result<Frame, PlatformError> {
         let root = table(&self.machine)?;
         let frames = &self.machine.ram.frames;
         let mut inner = self.inner();
@@ -108,6 +108,7 @@ impl Space {
         }
         let kernel = self.machine.image.kernel_half.0 | pte::LINK;
         pte::store(frames, root.gpa(), layout::PML4_KERNEL, kernel);
+        pte::store(frames, root.gpa(), layout::PML4_PRIVATE, private);
         inner.roots.push(root.gpa());
         Ok(root)
     }
@@ -138,7 +139,8 @@ impl Space {
     }
 }
 
-fn table(machine: &Machine) -> Result<Frame, PlatformError> {
+/// A page for a table, zeroed.
+pub(super) fn table(machine: &Machine) -> Result<Frame, PlatformError> {
     let frame = machine.ram.frames.alloc().or_else(|| {
         machine.revoker.settle(machine);
         machine.ram.frames.alloc()

@@ -19,8 +19,10 @@ const MSR_STAR: u32 = 0xc000_0081;
 const MSR_LSTAR: u32 = 0xc000_0082;
 const MSR_CSTAR: u32 = 0xc000_0083;
 const MSR_SFMASK: u32 = 0xc000_0084;
-/// What SYSCALL clears in RFLAGS: everything a gate could trip over, as Linux does.
+/// What SYSCALL clears in RFLAGS: everything a ring-0 gate could trip over, as Linux does.
 const SFMASK: u64 = 0x25_7fd5;
+/// The same for a ring-3 gate, which puts the others back itself.
+const SFMASK_USER: u64 = layout::ODD_FLAGS as u64;
 
 /// PE, MP, ET, NE, WP, AM, PG.
 const CR0: u64 = 0x8005_0033;
@@ -143,9 +145,9 @@ impl Vcpu {
         let star = u64::from(layout::USER32_CS) << 48 | u64::from(layout::KERNEL_CS) << 32;
         let msrs: Vec<kvm_msr_entry> = [
             (MSR_STAR, star),
-            (MSR_LSTAR, layout::GATE),
+            (MSR_LSTAR, if user_gate { layout::GATE } else { machine.ring0_gate() }),
             (MSR_CSTAR, layout::CSTAR),
-            (MSR_SFMASK, SFMASK),
+            (MSR_SFMASK, if user_gate { SFMASK_USER } else { SFMASK }),
         ]
         .map(|(index, data)| kvm_msr_entry { index, data, ..Default::default() })
         .to_vec();

@@ -1,0 +1,110 @@
+//! A task's system calls that come through its ring: tried here on a server's thread, which must not
+//! wait. What would have to wait, or needs the registers, goes to the task's own thread.
+//!
+//! The platform sees to it that the task's own thread does nothing for it meanwhile.
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use super::{
+    Task,
+    dispatch::{errno_word, is_error},
+    run::panic_text,
+};
+use crate::{
+    call::{Call, Cx},
+    error::Stop,
+    platform::{AddressSpace, Cpu, Exit, Kick, PlatformError, Registers, Serve, Served},
+};
+
+/// A call that a server began and could not finish.
+#[derive(Default)]
+pub struct Begun(Mutex<Option<Box<Call>>>);
+
+impl Begun {
+    fn put(&self, call: Call) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(call));
+    }
+    /// The call, to be gone on with.
+    pub(super) fn take(&self) -> Option<Call> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take().map(|call| *call)
+    }
+}
+
+/// Answers `task`'s ring.
+pub(super) struct Server(pub(super) Arc<Task>);
+
+impl Serve for Server {
+    fn serve(&self, number: u64, args: [u64; 6]) -> Served {
+        let task = &self.0;
+        let kernel = &task.kernel;
+        let row = match kernel.table.get(number) {
+            Some(row) if kernel.table.in_ring(number, &args) && !task.has_work() => row,
+            _ => return Served::Punt,
+        };
+        let started = kernel.now();
+        let mut call = Call::with(number, args, started);
+        let result = {
+            let (call, regs, cpu) = (&mut call, &mut Registers::default(), &mut NoCpu);
+            std::panic::catch_unwind(AssertUnwindSafe(|| {
+                (row.handler)(&mut Cx { task, call, regs, cpu }, &args)
+            }))
+        };
+        let value = match result {
+            Ok(Ok(value)) => value,
+            Ok(Err(Stop::Errno(errno))) => errno_word(errno),
+            Ok(Err(_)) => {
+                call.tries = 1;
+                task.begun.put(call);
+                return Served::Punt;
+            }
+            Err(panic) => {
+                let (text, name) = (panic_text(&*panic), row.name);
+                kernel.fatal(&format!("panic in {name}{args:x?} of task {}: {text}", task.tid));
+                return Served::Leave(0);
+            }
+        };
+        let spent = kernel.now().saturating_sub(started);
+        kernel.stats.count(number, is_error(value), spent);
+        if let Some(tracer) = kernel.tracer.get() {
+            tracer.call(task, &call, Some(value));
+        }
+        if task.has_work() { Served::Leave(value) } else { Served::Value(value) }
+    }
+}
+
+/// Stands where a call's CPU would; calls that touch it are never served in a ring.
+struct NoCpu;
+
+impl NoCpu {
+    const ERROR: PlatformError = PlatformError::Gone;
+}
+
+impl Cpu for NoCpu {
+    fn run(&mut self, _: &mut Registers) -> Result<Exit, PlatformError> {
+        Err(Self::ERROR)
+    }
+    fn switch(&mut self, _: &Arc<dyn AddressSpace>) -> Result<(), PlatformError> {
+        Err(Self::ERROR)
+    }
+    fn fpu(&mut self) -> Result<Vec<u8>, PlatformError> {
+        Err(Self::ERROR)
+    }
+    fn set_fpu(&mut self, _: &[u8]) -> Result<(), PlatformError> {
+        Err(Self::ERROR)
+    }
+    fn reset_fpu(&mut self) -> Result<(), PlatformError> {
+        Err(Self::ERROR)
+    }
+    fn kicker(&self) -> Arc<dyn Kick> {
+        Arc::new(NoKick)
+    }
+}
+
+struct NoKick;
+
+impl Kick for NoKick {
+    fn kick(&self) {}
+}

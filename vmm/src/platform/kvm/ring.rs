@@ -1,0 +1,253 @@
+//! A CPU's ring page, through which the gate hands system calls to a server and gets answers without
+//! leaving the VM (docs/gate.md).
+//!
+//! One call at most is in a ring: the thread that made it waits. Words in the page belong to the guest
+//! and are hostile; what they can do is give that guest other answers. Which thread of the monitor acts
+//! for the guest never follows from them: a server serves a ring only while it is *open*, that is, while
+//! its vCPU is in KVM_RUN, and holds the ring's lock meanwhile; [`Ring::close`] takes that lock. So a
+//! CPU's own thread and a server never act for one guest thread at once.
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+
+use trapgate_firmware::{abi::Phases, layout};
+use trapgate_kernel::{
+    frames::Frame,
+    platform::{Answers, PAGE_SIZE, PlatformError, Registers, Serve, Served},
+};
+use vm_memory::{Bytes, VolatileSlice};
+
+use super::{Kind, Machine, image::index, space::pte, space::table};
+
+/// Idle rings kept for the next CPU.
+const SPARE: usize = 32;
+
+/// One CPU's ring page, its page of known answers, and the page tables that lead to them.
+pub(super) struct Ring {
+    /// Position among [`Rings`].
+    pub(super) id: usize,
+    /// Third, second and first level, the ring page, the page of known answers.
+    frames: [Frame; 5],
+    server: Mutex<Option<Arc<dyn Serve>>>,
+}
+
+/// What a vCPU that stopped in the gate was about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Found {
+    /// A system call to be answered on this thread.
+    Call,
+    /// A system call that has been answered: the registers are those after it.
+    Answered,
+}
+
+fn at(offset: u64) -> usize {
+    usize::try_from(offset).unwrap_or(0)
+}
+
+impl Ring {
+    fn new(machine: &Machine, id: usize) -> Result<Ring, PlatformError> {
+        let frames = &machine.ram.frames;
+        let [third, second, first] = [table(machine)?, table(machine)?, table(machine)?];
+        // Counted and given up like tables: KVM's translations of them must be gone before reuse.
+        let (ring, known) = (table(machine)?, table(machine)?);
+        pte::store(frames, third.gpa(), index(layout::RING, 30), second.gpa().0 | pte::LINK);
+        pte::store(frames, second.gpa(), index(layout::RING, 21), first.gpa().0 | pte::LINK);
+        // A ring-0 gate may not touch pages of ring 3 (SMAP), and ring 3 has no business there.
+        let user = if machine.kind == Kind::Deprivileged { pte::USER } else { 0 };
+        let leaf = pte::PRESENT | pte::ACCESSED | pte::DIRTY | pte::NX | user;
+        let slot = |va| index(va, 12);
+        let writable = ring.gpa().0 | leaf | pte::WRITE;
+        pte::store(frames, first.gpa(), slot(layout::RING), writable);
+        pte::store(frames, first.gpa(), slot(layout::KNOWN), known.gpa().0 | leaf);
+        let ring =
+            Ring { id, frames: [third, second, first, ring, known], server: Mutex::new(None) };
+        ring.forget();
+        Ok(ring)
+    }
+    /// What the entry of a root for the private slot leads to.
+    pub(super) fn root_entry(&self) -> u64 {
+        self.frames[0].gpa().0 | pte::LINK
+    }
+    fn page(&self) -> VolatileSlice<'_> {
+        self.frames[3].bytes()
+    }
+    fn word(&self, offset: u64) -> u64 {
+        // Inside the page: this cannot fail.
+        self.page().load(at(offset), Ordering::Relaxed).unwrap_or(0)
+    }
+    fn state(&self) -> u32 {
+        self.page().load(at(layout::RING_STATE), Ordering::Acquire).unwrap_or(0)
+    }
+    fn set_state(&self, state: u32) {
+        let _ = self.page().store(state, at(layout::RING_STATE), Ordering::Release);
+    }
+    fn set_value(&self, value: u64) {
+        let _ = self.page().store(value, at(layout::RING_VALUE), Ordering::Relaxed);
+    }
+    fn retire(&self, machine: &Machine) {
+        for frame in &self.frames {
+            machine.revoker.retire(frame.clone(), machine);
+        }
+    }
+    /// Nothing known, no call, no server.
+    fn forget(&self) {
+        let _ = self.frames[4].bytes().write_slice(&[0xff; 4096], 0);
+        let _ = self.page().write_slice(&[0; 4096], 0);
+        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+    /// Who answers its calls.
+    pub(super) fn set_server(&self, server: Arc<dyn Serve>) {
+        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
+    }
+    /// Calls answered from the page of known answers so far, as the gate says.
+    pub(super) fn known_calls(&self) -> u64 {
+        self.word(layout::RING_COUNT)
+    }
+
+    /// A call waits in the ring. Cheap, and no more than a hint.
+    pub(super) fn is_posted(&self) -> bool {
+        self.state() == layout::STATE_POSTED
+    }
+    /// Answers the call in the ring if there is one and `open` says that its vCPU is in the guest; how.
+    pub(super) fn serve(&self, open: impl Fn() -> bool) -> Option<Served> {
+        let server = self.server.try_lock().ok()?;
+        if !open() || !self.is_posted() {
+            return None;
+        }
+        // Copied once: the guest may write while we read.
+        let word = |i: u64| self.word(layout::RING_ARGS + i * 8);
+        let args = [word(0), word(1), word(2), word(3), word(4), word(5)];
+        let number = self.word(layout::RING_NUMBER);
+        let served = server.as_ref()?.serve(number, args);
+        self.set_state(match served {
+            Served::Value(value) => {
+                self.set_value(value);
+                layout::STATE_DONE
+            }
+            Served::Leave(value) => {
+                self.set_value(value);
+                layout::STATE_LEAVE
+            }
+            Served::Punt => layout::STATE_PUNT,
+        });
+        Some(served)
+    }
+    /// Waits until no server acts for this CPU. The ring is not open any more.
+    pub(super) fn settle(&self) {
+        drop(self.server.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Turns the registers of a vCPU that stopped in the gate at `regs.rip` into its caller's: as at
+    /// SYSCALL, or as after it. The ring is closed.
+    pub(super) fn recover(&self, regs: &mut Registers, phases: &Phases) -> Found {
+        let rip = regs.rip;
+        if rip >= phases.number && rip < phases.out {
+            regs.rax = self.word(layout::RING_NUMBER);
+        }
+        if rip >= phases.flags && rip < phases.leave {
+            regs.r11 = self.word(layout::RING_FLAGS);
+        }
+        (regs.rip, regs.rflags) = (regs.rcx, regs.r11);
+        if rip < phases.posted {
+            return Found::Call;
+        }
+        let state = self.state();
+        self.set_state(layout::STATE_IDLE);
+        let finishing = rip >= phases.answered && rip < phases.unposted;
+        if finishing || state == layout::STATE_DONE || state == layout::STATE_LEAVE {
+            regs.rax = self.word(layout::RING_VALUE);
+            return Found::Answered;
+        }
+        Found::Call
+    }
+}
+
+impl Answers for Ring {
+    fn set(&self, number: u64, value: Option<u64>) {
+        if number < layout::KNOWN_CALLS {
+            let value = value.unwrap_or(layout::UNKNOWN);
+            let _ = self.frames[4].bytes().store(value, at(number * 8), Ordering::Relaxed);
+        }
+    }
+}
+
+/// All rings; a ring's id is its place here for as long as it exists.
+#[derive(Default)]
+pub(super) struct Rings {
+    state: Mutex<State>,
+    /// Raised when `all` changes.
+    pub(super) version: AtomicU64,
+    /// Calls that rings now gone answered from their known pages.
+    known_calls: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    all: Vec<Option<Arc<Ring>>>,
+    spare: Vec<Arc<Ring>>,
+}
+
+impl Rings {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// A ring for a new CPU.
+    pub(super) fn take(&self, machine: &Machine) -> Result<Arc<Ring>, PlatformError> {
+        let mut state = self.state();
+        if let Some(ring) = state.spare.pop() {
+            return Ok(ring);
+        }
+        let id = state.all.iter().position(Option::is_none).unwrap_or(state.all.len());
+        let ring = Arc::new(Ring::new(machine, id)?);
+        if id == state.all.len() {
+            state.all.push(None);
+        }
+        state.all[id] = Some(ring.clone());
+        self.version.fetch_add(1, Ordering::Release);
+        Ok(ring)
+    }
+    /// Takes a closed ring back; no root leads to it any more.
+    pub(super) fn give(&self, ring: Arc<Ring>, machine: &Machine) {
+        self.known_calls.fetch_add(ring.known_calls(), Ordering::Relaxed);
+        ring.forget();
+        let mut state = self.state();
+        if state.spare.len() < SPARE {
+            state.spare.push(ring);
+            return;
+        }
+        state.all[ring.id] = None;
+        drop(state);
+        self.version.fetch_add(1, Ordering::Release);
+        ring.retire(machine);
+    }
+    /// Frees the rings that no CPU uses.
+    pub(super) fn drain(&self, machine: &Machine) {
+        let spare = {
+            let mut state = self.state();
+            let spare = std::mem::take(&mut state.spare);
+            for ring in &spare {
+                state.all[ring.id] = None;
+            }
+            spare
+        };
+        self.version.fetch_add(1, Ordering::Release);
+        for ring in spare {
+            ring.retire(machine);
+        }
+    }
+    /// All rings, by id.
+    pub(super) fn list(&self) -> Vec<Option<Arc<Ring>>> {
+        self.state().all.clone()
+    }
+    /// Calls answered in the guest.
+    pub(super) fn known_calls(&self) -> u64 {
+        let state = self.state();
+        let live: u64 = state.all.iter().flatten().map(|ring| ring.known_calls()).sum();
+        live.wrapping_add(self.known_calls.load(Ordering::Relaxed))
+    }
+}
+
+/// Bytes in a ring's two pages, for the layout's sake.
+const _: () = assert!(layout::KNOWN_CALLS * 8 <= PAGE_SIZE && layout::RING_COUNT < PAGE_SIZE);
