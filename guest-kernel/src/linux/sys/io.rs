@@ -4,17 +4,19 @@ use std::sync::Arc;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::path::file;
+use super::{path::file, socket};
 use crate::{
     call::Cx,
-    error::{Errno, Stop, SysResult, Wait},
+    error::{Errno, Stop, SysResult},
     fs::{
+        body::MAX_SIZE,
         buf::{Sink, Source},
         file::{OpenFile, OpenFlags, Ready},
         inode::{Actor, SetAttr},
         perm,
     },
     mm::Mm,
+    net::Socket,
     num::Word,
     platform::USER_END,
     signal::{SigInfo, number},
@@ -30,9 +32,6 @@ type Segments = Vec<(u64, usize)>;
 
 /// One buffer, checked against the address-space limit.
 fn segment(addr: u64, count: usize) -> Result<Segments, Errno> {
-    if (count as u64).cast_signed() < 0 {
-        return Err(Errno::EINVAL);
-    }
     let end = addr.checked_add(count as u64).ok_or(Errno::EFAULT)?;
     if end > USER_END {
         return Err(Errno::EFAULT);
@@ -94,7 +93,26 @@ fn writable(cx: &Cx<'_>, fd: i32) -> Result<Arc<OpenFile>, Errno> {
     if file.writable() { Ok(file) } else { Err(Errno::EBADF) }
 }
 
-fn read_to(cx: &Cx<'_>, file: &OpenFile, segments: Segments, at: Where, nowait: bool) -> SysResult {
+/// A transfer must not end past the largest offset (`rw_verify_area()`).
+fn verify(file: &OpenFile, segments: &Segments, at: Where) -> Result<(), Errno> {
+    let start = match at {
+        Where::At(offset) => offset,
+        Where::Here if file.path.is_some() => file.with_position(|p| *p),
+        Where::Here => return Ok(()),
+    };
+    let want: u64 = segments.iter().map(|s| s.1 as u64).sum();
+    let fits = start.checked_add(want).is_some_and(|end| end <= MAX_SIZE);
+    if fits { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
+fn read_to(
+    cx: &mut Cx<'_>,
+    file: &OpenFile,
+    segments: Segments,
+    at: Where,
+    nowait: bool,
+) -> SysResult {
+    verify(file, &segments, at)?;
     file.ops.admit(cx.task, false)?;
     let mm = cx.mm();
     let mut sink = Sink::user(&mm, segments);
@@ -102,8 +120,20 @@ fn read_to(cx: &Cx<'_>, file: &OpenFile, segments: Segments, at: Where, nowait: 
         Where::Here => file.ops.read(file, &mut sink),
         Where::At(offset) => file.ops.read_at(file, &mut sink, offset),
     };
-    let read = cx.block(attempt, nowait || file.nonblock(), file.ops.queue())?;
+    let nonblock = nowait || file.nonblock();
+    let read = match file.downcast::<Socket>() {
+        Some(socket) => socket::wait(cx, socket, attempt, nonblock, socket.timeouts().0)?,
+        None => cx.block(attempt, nonblock, file.ops.queue())?,
+    };
     Ok(read as u64)
+}
+
+/// write(2) to whatever it is. A socket's peer is told who writes, not who made the socket.
+fn write_here(cx: &Cx<'_>, file: &OpenFile, source: &mut Source<'_>) -> Result<usize, Errno> {
+    match file.downcast::<Socket>() {
+        Some(socket) => socket.write_by(socket::who(cx), source),
+        None => file.ops.write(file, source),
+    }
 }
 
 /// Bytes that may be written at `at` under RLIMIT_FSIZE; a write wholly past it raises SIGXFSZ.
@@ -135,6 +165,7 @@ fn write_from(
     at: Where,
     nowait: bool,
 ) -> SysResult {
+    verify(file, &segments, at)?;
     let want: usize = segments.iter().map(|s| s.1).sum();
     let allowed = within_limit(cx, file, at, want)?;
     if allowed < want {
@@ -151,7 +182,7 @@ fn write_from(
     let done = cx.call.done;
     source.skip(done);
     let attempt = match at {
-        Where::Here => file.ops.write(file, &mut source),
+        Where::Here => write_here(cx, file, &mut source),
         Where::At(offset) => file.ops.write_at(file, &mut source, offset + done as u64),
     };
     match attempt {
@@ -161,24 +192,32 @@ fn write_from(
             }
             let total = done + n;
             let blocks = !nowait && !file.nonblock() && n > 0 && total < want;
-            match file.ops.queue() {
-                Some(queue) if blocks => {
-                    cx.call.done = total;
-                    Err(Wait::on(queue).into())
-                }
-                _ => Ok(total as u64),
+            if !blocks || file.ops.queue().is_none() {
+                return Ok(total as u64);
             }
+            cx.call.done = total;
+            wait_to_write(cx, file, false)
         }
         Err(Errno::EPIPE) => {
             cx.task.send(SigInfo::kernel(number::SIGPIPE));
             if done > 0 { Ok(done as u64) } else { Err(Errno::EPIPE.into()) }
         }
-        Err(Errno::EAGAIN) => {
-            let nonblock = nowait || file.nonblock();
-            Ok(cx.block(Err::<u64, _>(Errno::EAGAIN), nonblock, file.ops.queue())?)
-        }
+        Err(Errno::EAGAIN) => wait_to_write(cx, file, nowait || file.nonblock()),
         Err(_) if done > 0 => Ok(done as u64),
         Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Waits for room, at most for SO_SNDTIMEO; what has been written by then is the result.
+fn wait_to_write(cx: &mut Cx<'_>, file: &OpenFile, nonblock: bool) -> SysResult {
+    let full = Err::<u64, _>(Errno::EAGAIN);
+    let Some(socket) = file.downcast::<Socket>() else {
+        return cx.block(full, nonblock, file.ops.queue());
+    };
+    let done = cx.call.done as u64;
+    match socket::wait(cx, socket, full, nonblock, socket.timeouts().1) {
+        Err(Stop::Errno(Errno::EAGAIN)) if done > 0 => Ok(done),
+        other => other,
     }
 }
 
@@ -402,7 +441,17 @@ pub fn copy_file_range(
     if start.cast_signed() < 0 || target.cast_signed() < 0 {
         return Err(Errno::EINVAL.into());
     }
-    let moved = copy(&input, start, &output, Some(target), count.min(MAX_RW))? as u64;
+    let same = match (&input.path, &output.path) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one.inode(), other.inode()),
+        _ => false,
+    };
+    let count = count.min(MAX_RW);
+    // What lies past the end is not copied, and so overlaps nothing.
+    let span = (count as u64).min(input.attr()?.size.saturating_sub(start));
+    if same && start < target.saturating_add(span) && target < start.saturating_add(span) {
+        return Err(Errno::EINVAL.into());
+    }
+    let moved = copy(&input, start, &output, Some(target), count)? as u64;
     for (file, addr, end) in [(&input, from_at, start + moved), (&output, to_at, target + moved)] {
         match addr {
             0 => file.with_position(|p| *p = end),
