@@ -11,7 +11,7 @@ use crate::{
     fs::{
         body::MAX_SIZE,
         buf::{Sink, Source},
-        file::{OpenFile, OpenFlags, Ready},
+        file::{OpenFile, OpenFlags},
         inode::{Actor, SetAttr},
         perm,
     },
@@ -74,7 +74,7 @@ pub fn iovec(mm: &Mm, addr: u64, count: u64) -> Result<Segments, Errno> {
 
 /// Where a transfer happens.
 #[derive(Clone, Copy)]
-enum Where {
+pub(super) enum Where {
     /// At the file's own position.
     Here,
     At(u64),
@@ -84,11 +84,11 @@ fn place(offset: i64) -> Result<Where, Errno> {
     u64::try_from(offset).map(Where::At).map_err(|_| Errno::EINVAL)
 }
 
-fn readable(cx: &Cx<'_>, fd: i32) -> Result<Arc<OpenFile>, Errno> {
+pub(super) fn readable(cx: &Cx<'_>, fd: i32) -> Result<Arc<OpenFile>, Errno> {
     let file = file(cx, fd)?;
     if file.readable() { Ok(file) } else { Err(Errno::EBADF) }
 }
-fn writable(cx: &Cx<'_>, fd: i32) -> Result<Arc<OpenFile>, Errno> {
+pub(super) fn writable(cx: &Cx<'_>, fd: i32) -> Result<Arc<OpenFile>, Errno> {
     let file = file(cx, fd)?;
     if file.writable() { Ok(file) } else { Err(Errno::EBADF) }
 }
@@ -105,7 +105,7 @@ fn verify(file: &OpenFile, segments: &Segments, at: Where) -> Result<(), Errno> 
     if fits { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
-fn read_to(
+pub(super) fn read_to(
     cx: &mut Cx<'_>,
     file: &OpenFile,
     segments: Segments,
@@ -129,7 +129,11 @@ fn read_to(
 }
 
 /// write(2) to whatever it is. A socket's peer is told who writes, not who made the socket.
-fn write_here(cx: &Cx<'_>, file: &OpenFile, source: &mut Source<'_>) -> Result<usize, Errno> {
+pub(super) fn write_here(
+    cx: &Cx<'_>,
+    file: &OpenFile,
+    source: &mut Source<'_>,
+) -> Result<usize, Errno> {
     match file.downcast::<Socket>() {
         Some(socket) => socket.write_by(socket::who(cx), source),
         None => file.ops.write(file, source),
@@ -158,7 +162,7 @@ fn within_limit(cx: &Cx<'_>, file: &OpenFile, at: Where, want: usize) -> Result<
     Ok(want.min((limit - start).size()))
 }
 
-fn write_from(
+pub(super) fn write_from(
     cx: &mut Cx<'_>,
     file: &OpenFile,
     mut segments: Segments,
@@ -596,69 +600,4 @@ pub fn ioctl(cx: &mut Cx<'_>, fd: i32, command: u32, arg: u64) -> SysResult {
         _ => return file.ops.ioctl(cx, &file, command, arg),
     }
     Ok(0)
-}
-
-/// splice(2) through a buffer of the kernel's: no more is taken from a pipe than the other side
-/// surely takes.
-pub fn splice(
-    cx: &mut Cx<'_>,
-    from: i32,
-    from_at: u64,
-    to: i32,
-    to_at: u64,
-    count: usize,
-    flags: u32,
-) -> SysResult {
-    const NONBLOCK: u32 = 2;
-    if flags & !15 != 0 {
-        return Err(Errno::EINVAL.into());
-    }
-    if count == 0 {
-        return Ok(0);
-    }
-    let input = readable(cx, from)?;
-    let output = writable(cx, to)?;
-    let (pipe_in, pipe_out) =
-        (crate::pipe::PipeEnd::of(&input).is_some(), crate::pipe::PipeEnd::of(&output).is_some());
-    if !pipe_in && !pipe_out {
-        return Err(Errno::EINVAL.into());
-    }
-    if (pipe_in && from_at != 0) || (pipe_out && to_at != 0) {
-        return Err(Errno::ESPIPE.into());
-    }
-    let read_at = if from_at == 0 { None } else { Some(cx.mm().read_obj::<u64>(from_at)?) };
-    let write_at = if to_at == 0 { None } else { Some(cx.mm().read_obj::<u64>(to_at)?) };
-    let nonblock = flags & NONBLOCK != 0;
-    if output.ops.queue().is_some() && !output.ops.poll(&output).intersects(Ready::OUT | Ready::ERR)
-    {
-        let quiet = nonblock || output.nonblock();
-        return cx.block(Err::<u64, _>(Errno::EAGAIN), quiet, output.ops.queue());
-    }
-    // A pipe or socket that is ready takes PIPE_BUF bytes.
-    let cap = if output.ops.queue().is_some() { 4096 } else { 64 << 10 };
-    let mut buffer = vec![0; count.min(cap)];
-    let mut sink = Sink::kernel(&mut buffer);
-    let attempt = match read_at {
-        None => input.ops.read(&input, &mut sink),
-        Some(at) => input.ops.read_at(&input, &mut sink, at),
-    };
-    let got = cx.block(attempt, nonblock || input.nonblock(), input.ops.queue())?;
-    let mut source = Source::kernel(&buffer[..got]);
-    let wrote = match write_at {
-        None => output.ops.write(&output, &mut source),
-        Some(at) => output.ops.write_at(&output, &mut source, at),
-    };
-    let wrote = wrote.map_err(|errno| {
-        if errno == Errno::EPIPE {
-            cx.task.send(SigInfo::kernel(number::SIGPIPE));
-        }
-        Stop::Errno(errno)
-    })? as u64;
-    if let Some(at) = read_at {
-        cx.mm().write_obj(from_at, &(at + wrote))?;
-    }
-    if let Some(at) = write_at {
-        cx.mm().write_obj(to_at, &(at + wrote))?;
-    }
-    Ok(wrote)
 }

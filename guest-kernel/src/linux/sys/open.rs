@@ -108,6 +108,7 @@ fn open_how(cx: &mut Cx<'_>, dirfd: i32, addr: u64, how: &How) -> SysResult {
 pub fn close(cx: &mut Cx<'_>, fd: i32) -> SysResult {
     let entry = cx.files().close(fd)?;
     cx.files().forget(&entry.file);
+    entry.file.ops.closed(&cx.task.process);
     Ok(0)
 }
 /// close_range(2).
