@@ -111,7 +111,11 @@ fn run(args: &RunArgs) -> Result<u8, Failure> {
 fn boot(args: &RunArgs) -> Result<Arc<Kernel>, Failure> {
     let host = Arc::new(LinuxHost::new());
     let total = host.total_memory();
-    let memory = args.mem.unwrap_or_else(|| (total / 2).min(DEFAULT_MEMORY)).max(LEAST_MEMORY);
+    let memory = args.mem.unwrap_or_else(|| (total / 2).clamp(LEAST_MEMORY, DEFAULT_MEMORY));
+    if memory < LEAST_MEMORY {
+        let least = LEAST_MEMORY >> 20;
+        return Err(format!("--mem: {memory} bytes are too few; give at least {least}M").into());
+    }
     if memory > total {
         let (asked, has) = (memory >> 20, total >> 20);
         let message = format!("--mem: {asked} MiB is more than this host's {has} MiB; lower it");

@@ -16,13 +16,14 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use super::buf::{Sink, Source};
 use crate::{
     error::Errno,
     frames::{Frame, Frames},
-    host::{HostFile, HostTree},
+    host::{HostFile, HostStat, HostTree},
     mm::{
         object::{Mappers, MemObject, PageError},
         store::Quota,
@@ -43,7 +44,13 @@ pub struct Lower {
     tree: Arc<dyn HostTree>,
     path: Mutex<PathBuf>,
     write: bool,
-    handle: Mutex<Option<Arc<dyn HostFile>>>,
+    handle: Mutex<Option<Handle>>,
+}
+
+#[derive(Clone)]
+struct Handle {
+    file: Arc<dyn HostFile>,
+    writable: bool,
 }
 
 impl Lower {
@@ -52,6 +59,12 @@ impl Lower {
     pub fn new(tree: Arc<dyn HostTree>, path: PathBuf, write: bool) -> Lower {
         Lower { tree, path: Mutex::new(path), write, handle: Mutex::new(None) }
     }
+    /// A file just created, open for writing whatever its mode says.
+    #[must_use]
+    pub fn created(tree: Arc<dyn HostTree>, path: PathBuf, file: Arc<dyn HostFile>) -> Lower {
+        let handle = Mutex::new(Some(Handle { file, writable: true }));
+        Lower { tree, path: Mutex::new(path), write: true, handle }
+    }
     /// The open file.
     ///
     /// # Errors
@@ -59,17 +72,35 @@ impl Lower {
     pub fn handle(&self) -> Result<Arc<dyn HostFile>, Errno> {
         let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(handle) = &*handle {
-            return Ok(handle.clone());
+            return Ok(handle.file.clone());
         }
         let path = self.path.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let opened = match self.tree.open(&path, self.write) {
             Err(Errno::EACCES | Errno::EROFS | Errno::ETXTBSY | Errno::EPERM) if self.write => {
-                self.tree.open(&path, false)?
+                Handle { file: self.tree.open(&path, false)?, writable: false }
             }
-            other => other?,
+            other => Handle { file: other?, writable: self.write },
         };
-        *handle = Some(opened.clone());
-        Ok(opened)
+        Ok(handle.insert(opened).file.clone())
+    }
+    /// Makes sure that the host lets the open file be written, if `write`.
+    ///
+    /// # Errors
+    /// The host's errno.
+    pub fn grant(&self, write: bool) -> Result<(), Errno> {
+        let known = self.handle()?;
+        let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
+        if !write || handle.as_ref().is_some_and(|h| h.writable) {
+            return Ok(());
+        }
+        let path = self.path.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let file = self.tree.open(&path, true)?;
+        let (own, other) = (known.stat()?, file.stat()?);
+        if (own.dev, own.ino) != (other.dev, other.ino) {
+            return Err(Errno::ESTALE);
+        }
+        *handle = Some(Handle { file, writable: true });
+        Ok(())
     }
     /// It is open now.
     #[must_use]
@@ -98,6 +129,11 @@ struct State {
     pages: BTreeMap<u64, Page>,
     /// Dirty pages.
     dirty: u64,
+    /// What a passed-through host file looked like when its pages were last known to be right.
+    version: Option<(Duration, Duration, u64)>,
+    /// Writes to a passed-through host file: under way, and done.
+    writing: u32,
+    edits: u64,
 }
 
 /// A regular file's contents.
@@ -150,7 +186,15 @@ impl Body {
             caches: pool.caches.clone(),
             lower,
             through,
-            state: Mutex::new(State { size, lower_len: size, pages: BTreeMap::new(), dirty: 0 }),
+            state: Mutex::new(State {
+                size,
+                lower_len: size,
+                pages: BTreeMap::new(),
+                dirty: 0,
+                version: None,
+                writing: 0,
+                edits: 0,
+            }),
             mappers: Mappers::default(),
             seals: AtomicU32::new(0),
             writers: Mutex::new(()),
@@ -198,13 +242,54 @@ impl Body {
     fn handle(&self) -> Result<Arc<dyn HostFile>, Errno> {
         self.lower.as_ref().ok_or(Errno::EIO)?.handle()
     }
-    /// Whoever else changed a passed-through file's length: takes it over.
-    pub fn host_size(&self, size: u64) {
+    /// Writes to the host file so far; `None` while one is under way. What was read from the host
+    /// is right if this has not changed meanwhile.
+    #[must_use]
+    pub fn edits(&self) -> Option<u64> {
+        let state = self.state();
+        (state.writing == 0).then_some(state.edits)
+    }
+    /// Changes the host file.
+    fn edit<T>(&self, body: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
+        self.state().writing += 1;
+        let result = body();
         let mut state = self.state();
-        if self.through && state.dirty == 0 {
-            state.size = size;
-            state.lower_len = size;
+        state.writing -= 1;
+        state.edits += 1;
+        result
+    }
+    /// Whoever else changed a passed-through file on the host: takes over its length, and forgets
+    /// pages that nobody maps and that hold nothing of ours. `stat` was read after [`Body::edits`]
+    /// had said `since`.
+    pub fn host_changed(&self, stat: &HostStat, since: Option<u64>) {
+        if !self.through {
+            return;
         }
+        let mut cut = Vec::new();
+        let first = stat.size.div_ceil(PAGE_SIZE);
+        let shrinks = {
+            let mut state = self.state();
+            let version = (stat.mtime, stat.ctime, stat.size);
+            let stale = state.writing > 0 || since != Some(state.edits);
+            if stale || state.dirty > 0 || state.version == Some(version) {
+                return;
+            }
+            let known = state.version.replace(version).is_some();
+            let shrinks = stat.size < state.size;
+            (state.size, state.lower_len) = (stat.size, stat.size);
+            if shrinks {
+                cut = self.take_pages(&mut state, first, u64::MAX);
+            }
+            if known {
+                let frames = &self.frames;
+                state.pages.retain(|_, page| page.dirty || frames.owners(page.frame.gpa()) > 1);
+            }
+            shrinks
+        };
+        if shrinks {
+            self.mappers.invalidate(self.id, first, u64::MAX);
+        }
+        drop(cut);
     }
     fn alloc(&self) -> Result<Frame, Errno> {
         if let Some(frame) = self.frames.alloc() {
@@ -234,14 +319,19 @@ impl Body {
     /// the file (a write will extend it).
     fn fetch(&self, index: u64, write: bool) -> Result<Frame, Errno> {
         loop {
-            let visible = {
+            let (visible, since) = {
                 let mut state = self.state();
                 if let Some(page) = state.pages.get(&index) {
                     let frame = page.frame.clone();
                     return if write { self.dirty(&mut state, index) } else { Ok(frame) };
                 }
-                state.lower_len
+                (state.lower_len, (state.writing == 0).then_some(state.edits))
             };
+            if since.is_none() {
+                // A write to the host is under way: what it changes must not be missed.
+                std::thread::yield_now();
+                continue;
+            }
             let frame = self.alloc()?;
             let start = index << PAGE_SHIFT;
             let want = visible.saturating_sub(start).min(PAGE_SIZE).size();
@@ -259,7 +349,8 @@ impl Body {
             }
             let mut state = self.state();
             // A page appeared, or the file was cut, while the host was asked: look again.
-            if state.pages.contains_key(&index) || (want > 0 && state.lower_len != visible) {
+            let changed = state.lower_len != visible || since != Some(state.edits);
+            if state.pages.contains_key(&index) || state.writing > 0 || (want > 0 && changed) {
                 continue;
             }
             let dirty = self.lower.is_none();
@@ -403,7 +494,16 @@ impl Body {
     ) -> Result<(usize, bool), Errno> {
         let want = buffer.len().min(src.left()).min(cap);
         let got = src.take(&mut buffer[..want])?;
-        let wrote = self.handle()?.write_at(&buffer[..got], at)?;
+        let handle = self.handle()?;
+        self.edit(|| {
+            let wrote = handle.write_at(&buffer[..got], at)?;
+            self.show(&buffer[..wrote], at);
+            Ok((wrote, wrote == want))
+        })
+    }
+    /// Takes over what was written to the host file.
+    fn show(&self, buffer: &[u8], at: u64) {
+        let wrote = buffer.len();
         let mut state = self.state();
         state.size = state.size.max(at + wrote as u64);
         state.lower_len = state.size;
@@ -418,7 +518,6 @@ impl Body {
             }
             pos += step;
         }
-        Ok((wrote, wrote == want))
     }
     fn take_pages(&self, state: &mut State, first: u64, last: u64) -> Vec<Frame> {
         if first >= last {
@@ -443,8 +542,17 @@ impl Body {
             return Err(Errno::EFBIG);
         }
         if self.through {
-            self.handle()?.set_len(size)?;
+            let handle = self.handle()?;
+            return self.edit(|| {
+                handle.set_len(size)?;
+                self.resize(size);
+                Ok(())
+            });
         }
+        self.resize(size);
+        Ok(())
+    }
+    fn resize(&self, size: u64) {
         let first = size.div_ceil(PAGE_SIZE);
         let cut = {
             let mut state = self.state();
@@ -459,13 +567,12 @@ impl Body {
                 page.frame.write(from, &ZERO[from..]);
             }
             if !shrinks {
-                return Ok(());
+                return;
             }
             self.take_pages(&mut state, first, u64::MAX)
         };
         self.mappers.invalidate(self.id, first, u64::MAX);
         drop(cut);
-        Ok(())
     }
     /// Makes `[start, start+len)` read as zero within the file (FALLOC_FL_PUNCH_HOLE).
     ///
