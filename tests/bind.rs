@@ -59,10 +59,7 @@ fn reaches_the_host(backend: Backend) {
          echo gone > gone; rm gone; mkdir empty; rmdir empty; cp made copy; chmod 640 copy
          touch -d @1000000000 copy; ls -A | sort | tr '\\n' ' '; cat soft; stat -c '%h %s' hard",
     );
-    assert_eq!(
-        seen,
-        "from the host\ncopy cut d hard made soft from the host\n2 14\n"
-    );
+    assert_eq!(seen, "from the host\ncopy cut d hard made soft from the host\n2 14\n");
     assert_eq!(dir.read("made"), "new\nmore\n");
     assert_eq!(dir.read("cut"), "0123");
     assert_eq!(dir.read("d/e/moved"), "from the host\n");

@@ -140,7 +140,7 @@ pub struct Kernel {
     /// SysV shared memory segments.
     pub shm: crate::mm::shm::Segments,
     /// The vDSO's page, once a program has been loaded.
-    pub vdso: OnceLock<Arc<crate::mm::store::PageStore>>,
+    pub vdso: Mutex<Option<Arc<crate::mm::store::PageStore>>>,
     next_id: AtomicU64,
 }
 
@@ -171,7 +171,7 @@ impl Kernel {
             epoll_nesting: Default::default(),
             ipc: Default::default(),
             shm: Default::default(),
-            vdso: OnceLock::new(),
+            vdso: Mutex::default(),
             next_id: AtomicU64::new(1),
         });
         kernel.populate();

@@ -33,7 +33,7 @@ use crate::{
     console::Console,
     events::{self, Ended, Target},
     exit,
-    host::{LinuxHost, Streams},
+    host::{self, LinuxHost, Streams},
     memory::GuestRam,
     platform::kvm::KvmOptions,
     stats,
@@ -274,7 +274,11 @@ fn first_program(
             String::from_utf8_lossy(&path),
             describe(errno)
         ),
-        status: exit::NOT_EXECUTABLE,
+        // It was found: what is missing is the interpreter it names.
+        status: match errno {
+            Errno::ENOENT | Errno::ENOTDIR => exit::NOT_FOUND,
+            _ => exit::NOT_EXECUTABLE,
+        },
     })?;
     let files = Arc::new(FdTable::default());
     for number in 0..3_u8 {
@@ -292,6 +296,8 @@ fn first_program(
             let _ = files.replace(i32::from(number), stream, false, 3);
         }
     }
+    // From here on the guest may run: the monitor gives up every call it will not need.
+    host::seccomp::install(kernel.platform.name()).map_err(|error| error.to_string())?;
     let comm = comm_from(&image.comm);
     let parts = TaskParts { mm: image.mm, files, fs, creds, signals: TaskSignals::default(), comm };
     kernel

@@ -233,6 +233,16 @@ pub struct Ipc {
     pub sem_count: Arc<AtomicU64>,
 }
 
+impl Ipc {
+    /// Removes all (the VM ends).
+    pub fn clear(&self) {
+        let sems = std::mem::take(&mut self.sems.slots().objects);
+        let msgs = std::mem::take(&mut self.msgs.slots().objects);
+        drop((sems, msgs));
+        self.mqueues.clear();
+    }
+}
+
 /// Whole seconds, as the `_ds` structures hold them.
 #[must_use]
 pub fn seconds(time: Duration) -> u64 {

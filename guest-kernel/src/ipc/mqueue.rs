@@ -168,6 +168,11 @@ impl Names {
         map.insert(name.to_vec(), queue.clone());
         Ok(queue)
     }
+    /// Forgets every name (the VM ends).
+    pub fn clear(&self) {
+        let all = std::mem::take(&mut *lock(&self.map));
+        drop(all);
+    }
     /// mq_unlink(2).
     ///
     /// # Errors
