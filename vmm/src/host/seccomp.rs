@@ -217,6 +217,7 @@ fn without_clone3() -> Result<BpfProgram, BackendError> {
 /// [`SeccompError`].
 pub fn install(backend: &str) -> Result<(), SeccompError> {
     name_refusals().map_err(SeccompError::Handler)?;
+    bound_arenas();
     seccompiler::apply_filter_all_threads(&without_clone3()?)?;
     seccompiler::apply_filter_all_threads(&allowed(backend)?)?;
     Ok(())
@@ -239,6 +240,20 @@ extern "C" fn refused(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::
         libc::write(2, text.as_ptr().cast(), text.len());
         libc::syscall(libc::SYS_exit_group, libc::c_long::from(exit::FAILURE));
     }
+}
+
+/// Fixes the number of malloc's arenas, as it does itself when a thread wants one too many: then it
+/// opens a file under /sys to count the CPUs, which the filter forbids.
+fn bound_arenas() {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let arenas = i32::try_from(cpus.saturating_mul(8)).unwrap_or(i32::MAX);
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt(3) takes plain integers; a refusal changes nothing.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, arenas);
+    }
+    #[cfg(not(target_env = "gnu"))]
+    let _ = arenas;
 }
 
 fn name_refusals() -> io::Result<()> {
