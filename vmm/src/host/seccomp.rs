@@ -6,8 +6,10 @@
 //! line that names the call. rt_sigaction and execve are not in it, so that neither the handler
 //! below nor the program can be replaced.
 //!
-//! clone3 hides its flags behind a pointer that no filter can follow: a second filter answers
-//! ENOSYS, upon which libc uses clone, whose flags the first filter holds to a thread's.
+//! Two calls that libc makes on its own account are answered with an error by filters of their own.
+//! clone3 hides its flags behind a pointer that no filter can follow: upon ENOSYS libc uses clone,
+//! whose flags the table holds to a thread's. openat is how malloc looks up the number of CPUs and
+//! the overcommit policy; it does without.
 
 use std::{collections::BTreeMap, io};
 
@@ -84,7 +86,8 @@ const THREAD: u64 = 0x003d_0f00;
 const COMMON: &[Row] = &[
     // Threads: tasks, timers, the watcher of the standard streams.
     (libc::SYS_clone, Is(0, THREAD)),
-    (libc::SYS_clone3, Any), // answered ENOSYS by the other filter
+    (libc::SYS_clone3, Any), // refused by a filter of its own
+    (libc::SYS_openat, Any), // likewise
     (libc::SYS_set_robust_list, Any),
     (libc::SYS_rseq, Any),
     (libc::SYS_sigaltstack, Any),
@@ -205,10 +208,15 @@ fn allowed(backend: &str) -> Result<BpfProgram, BackendError> {
     SeccompFilter::new(map, refused, granted, TargetArch::x86_64)?.try_into()
 }
 
-fn without_clone3() -> Result<BpfProgram, BackendError> {
-    let map = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
-    let absent = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
-    SeccompFilter::new(map, SeccompAction::Allow, absent, TargetArch::x86_64)?.try_into()
+/// Calls answered with an error instead of ending the monitor.
+const ANSWERED: [(i64, i32); 2] =
+    [(libc::SYS_clone3, libc::ENOSYS), (libc::SYS_openat, libc::EACCES)];
+
+/// A filter that answers `call` with `errno` and leaves all else to the others.
+fn answering(call: i64, errno: i32) -> Result<BpfProgram, BackendError> {
+    let map = BTreeMap::from([(call, Vec::new())]);
+    let answer = SeccompAction::Errno(errno.unsigned_abs());
+    SeccompFilter::new(map, SeccompAction::Allow, answer, TargetArch::x86_64)?.try_into()
 }
 
 /// Puts the filter on every thread of the process.
@@ -217,8 +225,9 @@ fn without_clone3() -> Result<BpfProgram, BackendError> {
 /// [`SeccompError`].
 pub fn install(backend: &str) -> Result<(), SeccompError> {
     name_refusals().map_err(SeccompError::Handler)?;
-    bound_arenas();
-    seccompiler::apply_filter_all_threads(&without_clone3()?)?;
+    for (call, errno) in ANSWERED {
+        seccompiler::apply_filter_all_threads(&answering(call, errno)?)?;
+    }
     seccompiler::apply_filter_all_threads(&allowed(backend)?)?;
     Ok(())
 }
@@ -242,20 +251,6 @@ extern "C" fn refused(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::
     }
 }
 
-/// Fixes the number of malloc's arenas, as it does itself when a thread wants one too many: then it
-/// opens a file under /sys to count the CPUs, which the filter forbids.
-fn bound_arenas() {
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    let arenas = i32::try_from(cpus.saturating_mul(8)).unwrap_or(i32::MAX);
-    #[cfg(target_env = "gnu")]
-    // SAFETY: mallopt(3) takes plain integers; a refusal changes nothing.
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, arenas);
-    }
-    #[cfg(not(target_env = "gnu"))]
-    let _ = arenas;
-}
-
 fn name_refusals() -> io::Result<()> {
     // SAFETY: an all-zero sigaction is valid: no flags, an empty mask.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
@@ -276,13 +271,14 @@ mod tests {
         for backend in ["kvm", "ptrace"] {
             assert!(allowed(backend).is_ok(), "{backend}");
         }
-        assert!(without_clone3().is_ok());
+        for (call, errno) in ANSWERED {
+            assert!(answering(call, errno).is_ok());
+        }
         let never = [
             libc::SYS_execve,
             libc::SYS_execveat,
             libc::SYS_rt_sigaction,
             libc::SYS_open,
-            libc::SYS_openat,
             libc::SYS_socket,
             libc::SYS_connect,
             libc::SYS_fork,
