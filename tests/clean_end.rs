@@ -15,6 +15,12 @@ fn stats(text: &str) -> Option<&str> {
     text.lines().rev().find(|l| l.trim_start().starts_with('{'))
 }
 
+/// The object under `key`, as text.
+fn counts<'a>(report: &'a str, key: &str) -> &'a str {
+    let from = report.split_once(&format!("\"{key}\":{{")).map_or("", |(_, rest)| rest);
+    from.split_once('}').map_or("", |(object, _)| object)
+}
+
 /// A churning guest ends contentedly, and its tasks are all gone.
 fn churn(backend: Backend) {
     if !backend.usable("churn") {
@@ -32,7 +38,12 @@ fn churn(backend: Backend) {
         got.stdout,
         got.stderr
     );
-    assert!(stats(&got.stderr).is_some(), "no --stats=json on {backend}: {}", got.stderr);
+    let Some(report) = stats(&got.stderr) else {
+        panic!("no --stats=json on {backend}: {}", got.stderr)
+    };
+    let (before, after) = (counts(report, "in_use_before"), counts(report, "in_use_after"));
+    assert!(before.contains("frames"), "no counts on {backend}: {report}");
+    assert_eq!(before, after, "churn on {backend} leaves something in use");
 }
 
 /// The monitor killed in mid-run leaves no process of its own.

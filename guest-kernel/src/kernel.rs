@@ -135,10 +135,12 @@ pub struct Kernel {
     pub ttys: crate::tty::Ttys,
     /// Serialises epoll_ctl(2) on sets within sets.
     pub epoll_nesting: crate::epoll::NestingLock,
+    /// Semaphores and message queues.
+    pub ipc: crate::ipc::Ipc,
     /// SysV shared memory segments.
     pub shm: crate::mm::shm::Segments,
     /// The vDSO's page, once a program has been loaded.
-    pub vdso: OnceLock<Arc<crate::mm::store::PageStore>>,
+    pub vdso: Mutex<Option<Arc<crate::mm::store::PageStore>>>,
     next_id: AtomicU64,
 }
 
@@ -167,8 +169,9 @@ impl Kernel {
             net: Arc::default(),
             ttys: Default::default(),
             epoll_nesting: Default::default(),
+            ipc: Default::default(),
             shm: Default::default(),
-            vdso: OnceLock::new(),
+            vdso: Mutex::default(),
             next_id: AtomicU64::new(1),
         });
         kernel.populate();

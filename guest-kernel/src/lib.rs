@@ -18,6 +18,7 @@ pub mod frames;
 pub mod fs;
 pub mod futex;
 pub mod host;
+pub mod ipc;
 pub mod kernel;
 pub mod linux;
 pub mod mm;

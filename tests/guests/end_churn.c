@@ -10,6 +10,7 @@ CASE(fork_exec_exit)
 			if (i % 2)
 				_exit(i & 0x7f);
 			execl("/proc/self/exe", "churn", "-l", "quiet", NULL);
+			execl(t_argv[0], "churn", "-l", "quiet", NULL);
 			_exit(99);
 		}
 		EQ(reap(p), i % 2 ? i & 0x7f : 0);

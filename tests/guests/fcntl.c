@@ -97,6 +97,47 @@ CASE(owners)
 	OK(fcntl(s[0], F_SETOWN, getpid()));
 	EQ(fcntl(s[0], F_GETOWN), getpid());
 	EQ(fcntl(s[0], F_GETSIG), 0);
+	OK(fcntl(s[0], F_SETSIG, SIGUSR1));
+	EQ(fcntl(s[0], F_GETSIG), SIGUSR1);
+	ERR(fcntl(s[0], F_SETSIG, 65), EINVAL);
+	struct f_owner_ex o = {F_OWNER_PGRP, getpgrp()}, got;
+	OK(fcntl(s[0], F_SETOWN_EX, &o));
+	OK(fcntl(s[0], F_GETOWN_EX, &got));
+	EQ(got.type, F_OWNER_PGRP);
+	EQ(got.pid, getpgrp());
+	o.type = 7;
+	ERR(fcntl(s[0], F_SETOWN_EX, &o), EINVAL);
+	ERR(fcntl(s[0], F_SETOWN, 0x3fffff), ESRCH);
+	OK(fcntl(s[0], F_SETOWN, 0));
+	EQ(fcntl(s[0], F_GETOWN), 0);
+	/* It belongs to the description, not to the descriptor. */
+	int d = NEED(dup(s[0]));
+	OK(fcntl(d, F_SETOWN, getpid()));
+	EQ(fcntl(s[0], F_GETOWN), getpid());
+}
+
+CASE(posix_locks_and_exec)
+{
+	/* Closing by dup2 or close_range gives locks up, too. */
+	put("f", "x");
+	int fd = NEED(open("f", O_RDWR)), a = NEED(open("f", O_RDONLY)), b = NEED(open("/dev/null", O_RDONLY));
+	struct flock l = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	OK(fcntl(fd, F_SETLK, &l));
+	OK(dup2(b, a));
+	pid_t p = CHILD(OK(fcntl(fd, F_SETLK, &l)));
+	EQ(reap(p), 0);
+	OK(fcntl(fd, F_SETLK, &l));
+	a = NEED(open("f", O_RDONLY));
+	OK(syscall(SYS_close_range, a, a, 0));
+	p = CHILD(OK(fcntl(fd, F_SETLK, &l)));
+	EQ(reap(p), 0);
+	/* A killed owner's locks go with it. */
+	p = CHILD(OK(fcntl(fd, F_SETLK, &l)); pause());
+	msleep(50);
+	UNTIL(fcntl(fd, F_SETLK, &l) < 0);
+	kill(p, SIGKILL);
+	EQ(reap(p), 1000 + SIGKILL);
+	OK(fcntl(fd, F_SETLK, &l));
 }
 
 static int set(int fd, int cmd, short type, off_t start, off_t len)

@@ -92,4 +92,135 @@ CASE(sysv_msg)
 	OK(msgctl(id, IPC_RMID, NULL));
 	ERR(msgsnd(id, &m, 4, 0), EINVAL);
 }
+
+CASE(sem_all_or_nothing)
+{
+	int id = NEED(semget(IPC_PRIVATE, 3, IPC_CREAT | 0600));
+	unsigned short v[3] = {1, 2, 3}, g[3] = {0};
+	OK(semctl(id, 0, SETALL, v));
+	struct sembuf two[] = {{0, -1, 0}, {1, -5, IPC_NOWAIT}}, sums[] = {{0, -1, 0}, {0, 0, 0}, {0, 4, 0}};
+	ERR(semop(id, two, 2), EAGAIN);
+	OK(semctl(id, 0, GETALL, g));
+	MEM(v, g, sizeof v);
+	OK(semop(id, sums, 3));
+	EQ(semctl(id, 0, GETVAL), 4);
+	EQ(semctl(id, 0, GETPID), getpid());
+	struct sembuf far = {3, 1, 0}, high = {2, 32767, 0};
+	ERR(semop(id, &far, 1), EFBIG);
+	ERR(semop(id, &high, 1), ERANGE);
+	ERR(semop(id, two, 0), EINVAL);
+	ERR(semop(id, two, 501), E2BIG);
+	ERR(semctl(id, 0, SETVAL, 32768), ERANGE);
+	ERR(semctl(id, 7, GETVAL), EINVAL);
+	struct semid_ds d;
+	OK(semctl(id, 0, IPC_STAT, &d));
+	EQ(d.sem_nsems, 3);
+	EQ(d.sem_perm.mode & 0777, 0600);
+	CHECK(d.sem_otime > 0);
+	OK(semctl(id, 0, IPC_RMID));
+}
+
+CASE(sem_waits)
+{
+	int id = NEED(semget(IPC_PRIVATE, 1, IPC_CREAT | 0600));
+	struct sembuf down = {0, -1, 0}, zero = {0, 0, 0}, up = {0, 1, 0};
+	struct timespec t = {0, 20000000}, bad = {0, -1};
+	ERR(semtimedop(id, &down, 1, &t), EAGAIN);
+	ERR(semtimedop(id, &down, 1, &bad), EINVAL);
+	pid_t c = CHILD(OK(semop(id, &down, 1)));
+	ASLEEP(c);
+	EQ(semctl(id, 0, GETNCNT), 1);
+	EQ(semctl(id, 0, GETZCNT), 0);
+	OK(semop(id, &up, 1));
+	EQ(reap(c), 0);
+	EQ(semctl(id, 0, GETNCNT), 0);
+	OK(semop(id, &up, 1));
+	c = CHILD(OK(semop(id, &zero, 1)));
+	ASLEEP(c);
+	EQ(semctl(id, 0, GETZCNT), 1);
+	OK(semop(id, &down, 1));
+	EQ(reap(c), 0);
+	OK(semctl(id, 0, IPC_RMID));
+}
+
+static void *undoes(void *id)
+{
+	struct sembuf up = {0, 1, SEM_UNDO};
+	OK(semop(*(int *)id, &up, 1));
+	return NULL;
+}
+
+CASE(sem_undo)
+{
+	int id = NEED(semget(IPC_PRIVATE, 1, IPC_CREAT | 0600));
+	struct sembuf up = {0, 3, SEM_UNDO}, down = {0, -1, SEM_UNDO};
+	/* Threads share what they owe: it is paid when the process ends. */
+	pid_t c = CHILD(pthread_t t; pthread_create(&t, NULL, undoes, &id); pthread_join(t, NULL);
+			EQ(semctl(id, 0, GETVAL), 1); OK(semop(id, &up, 1)); OK(semop(id, &down, 1)); EQ(semctl(id, 0, GETVAL), 3));
+	EQ(reap(c), 0);
+	EQ(semctl(id, 0, GETVAL), 0);
+	/* Setting a value forgets it. */
+	c = CHILD(OK(semop(id, &up, 1)); OK(semctl(id, 0, SETVAL, 9)));
+	EQ(reap(c), 0);
+	EQ(semctl(id, 0, GETVAL), 9);
+	OK(semctl(id, 0, IPC_RMID));
+}
+
+CASE(ipc_keys)
+{
+	key_t k = 0x7e570000 + getpid() % 0xffff;
+	int id = NEED(semget(k, 2, IPC_CREAT | IPC_EXCL | 0600));
+	ERR(semget(k, 2, IPC_CREAT | IPC_EXCL | 0600), EEXIST);
+	EQ(semget(k, 0, 0), id);
+	ERR(semget(k, 3, 0), EINVAL);
+	OK(semctl(id, 0, IPC_RMID));
+	ERR(semget(k, 2, 0), ENOENT);
+	ERR(semget(k, 0, IPC_CREAT | 0600), EINVAL);
+	id = NEED(msgget(k, IPC_CREAT | 0600));
+	EQ(msgget(k, 0), id);
+	struct msqid_ds d;
+	OK(msgctl(id, IPC_STAT, &d));
+	EQ(d.msg_perm.__key, k);
+	EQ(d.msg_qbytes, 16384);
+	d.msg_qbytes = 100;
+	OK(msgctl(id, IPC_SET, &d));
+	struct { long t; char b[200]; } m = {1, ""};
+	ERR(msgsnd(id, &m, 101, IPC_NOWAIT), EAGAIN);
+	OK(msgsnd(id, &m, 100, IPC_NOWAIT));
+	OK(msgctl(id, IPC_STAT, &d));
+	EQ(d.msg_cbytes, 100);
+	EQ(d.msg_qnum, 1);
+	EQ(d.msg_lspid, getpid());
+	OK(msgctl(id, IPC_RMID, NULL));
+}
+
+CASE(msg_selection)
+{
+	int id = NEED(msgget(IPC_PRIVATE, IPC_CREAT | 0600));
+	struct { long t; char b[8]; } m, r;
+	long types[] = {5, 3, 9, 3};
+	for (int i = 0; i < 4; i++) {
+		m.t = types[i];
+		m.b[0] = '0' + i;
+		OK(msgsnd(id, &m, 1, 0));
+	}
+	int n = msgrcv(id, &r, 8, 2, MSG_COPY | IPC_NOWAIT);
+	CHECK(n == 1 ? r.t == 9 && r.b[0] == '2' : errno == ENOSYS);
+	ERR(msgrcv(id, &r, 8, 0, MSG_COPY), EINVAL);
+	EQ(msgrcv(id, &r, 8, -4, 0), 1);
+	EQ(r.b[0], '1');
+	EQ(msgrcv(id, &r, 8, 5, MSG_EXCEPT), 1);
+	EQ(r.t, 9);
+	EQ(msgrcv(id, &r, 8, 0, 0), 1);
+	EQ(r.t, 5);
+	EQ(msgrcv(id, &r, 8, 3, 0), 1);
+	m.t = 0;
+	ERR(msgsnd(id, &m, 1, 0), EINVAL);
+	m.t = 1;
+	ERR(msgsnd(id, &m, 8193, 0), EINVAL);
+	pid_t c = CHILD(ERR(msgrcv(id, &r, 8, 0, 0), EIDRM));
+	ASLEEP(c);
+	OK(msgctl(id, IPC_RMID, NULL));
+	EQ(reap(c), 0);
+}
 MAIN

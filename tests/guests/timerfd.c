@@ -85,6 +85,29 @@ CASE(absolute)
 	CHECK(end.tv_sec > now.tv_sec || (end.tv_sec == now.tv_sec && end.tv_nsec >= now.tv_nsec));
 }
 
+CASE(settings_in_the_past)
+{
+	/* The expiry may come before the call that sets it returns: it must not be lost, and one of an
+	 * earlier setting must not count. */
+	int fd = NEED(timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK));
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	struct itimerspec t = {{0, 0}, now}, off = {{0, 0}, {0, 0}};
+	struct pollfd p = {fd, POLLIN, 0};
+	uint64_t n;
+	for (int i = 0; i < 300; i++) {
+		OK(timerfd_settime(fd, TFD_TIMER_ABSTIME, &t, NULL));
+		EQ(poll(&p, 1, 5000), 1);
+		OK(timerfd_settime(fd, TFD_TIMER_ABSTIME, &t, NULL));
+		EQ(poll(&p, 1, 5000), 1);
+		EQ(read(fd, &n, 8), 8);
+		EQ(n, 1);
+		OK(timerfd_settime(fd, TFD_TIMER_ABSTIME, &t, NULL));
+		OK(timerfd_settime(fd, 0, &off, NULL));
+		ERR(read(fd, &n, 8), EAGAIN);
+	}
+}
+
 CASE(errors)
 {
 	int fd = NEED(timerfd_create(CLOCK_BOOTTIME, 0));

@@ -259,6 +259,21 @@ CASE(receive_timeout)
 	CHECK(now_ms() - from >= 39);
 }
 
+CASE(send_timeout)
+{
+	int s[2];
+	static char b[1 << 20];
+	NEED(socketpair(AF_UNIX, SOCK_STREAM, 0, s));
+	struct timeval t = {0, 40000};
+	OK(setsockopt(s[0], SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t));
+	long from = now_ms();
+	/* What fitted is the result; then nothing fits. */
+	ssize_t n = write(s[0], b, sizeof b);
+	CHECK(n > 0 && n < (ssize_t)sizeof b);
+	ERR(write(s[0], b, sizeof b), EAGAIN);
+	CHECK(now_ms() - from >= 78);
+}
+
 CASE(waitall_and_trunc)
 {
 	int s[2];

@@ -33,7 +33,7 @@ use crate::{
     console::Console,
     events::{self, Ended, Target},
     exit,
-    host::{LinuxHost, Streams},
+    host::{self, LinuxHost, Streams},
     memory::GuestRam,
     platform::kvm::KvmOptions,
     stats,
@@ -111,7 +111,11 @@ fn run(args: &RunArgs) -> Result<u8, Failure> {
 fn boot(args: &RunArgs) -> Result<Arc<Kernel>, Failure> {
     let host = Arc::new(LinuxHost::new());
     let total = host.total_memory();
-    let memory = args.mem.unwrap_or_else(|| (total / 2).min(DEFAULT_MEMORY)).max(LEAST_MEMORY);
+    let memory = args.mem.unwrap_or_else(|| (total / 2).clamp(LEAST_MEMORY, DEFAULT_MEMORY));
+    if memory < LEAST_MEMORY {
+        let least = LEAST_MEMORY >> 20;
+        return Err(format!("--mem: {memory} bytes are too few; give at least {least}M").into());
+    }
     if memory > total {
         let (asked, has) = (memory >> 20, total >> 20);
         let message = format!("--mem: {asked} MiB is more than this host's {has} MiB; lower it");
@@ -276,7 +280,11 @@ fn first_program(
             String::from_utf8_lossy(&path),
             describe(errno)
         ),
-        status: exit::NOT_EXECUTABLE,
+        // It was found: what is missing is the interpreter it names.
+        status: match errno {
+            Errno::ENOENT | Errno::ENOTDIR => exit::NOT_FOUND,
+            _ => exit::NOT_EXECUTABLE,
+        },
     })?;
     let files = Arc::new(FdTable::default());
     for number in 0..3_u8 {
@@ -294,6 +302,8 @@ fn first_program(
             let _ = files.replace(i32::from(number), stream, false, 3);
         }
     }
+    // From here on the guest may run: the monitor gives up every call it will not need.
+    host::seccomp::install(kernel.platform.name()).map_err(|error| error.to_string())?;
     let comm = comm_from(&image.comm);
     let parts = TaskParts { mm: image.mm, files, fs, creds, signals: TaskSignals::default(), comm };
     kernel

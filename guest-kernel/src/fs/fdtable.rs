@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::file::OpenFile;
+use super::{file::OpenFile, lock::Owner};
 use crate::{error::Errno, num::Word};
 
 /// One descriptor.
@@ -129,17 +129,30 @@ impl FdTable {
             };
             slots.iter_mut().filter_map(due).collect()
         };
-        drop(closed);
+        for entry in closed {
+            self.forget(&entry.file);
+        }
     }
-    /// Empties the table (exit).
-    pub fn clear(&self) {
-        let all = std::mem::take(&mut *self.slots());
-        drop(all);
+    /// Closing any descriptor of a file gives up the process's record locks on it (fcntl(2)).
+    pub fn forget(&self, file: &OpenFile) {
+        if let Some(path) = &file.path {
+            let owner = Owner::Table(std::ptr::from_ref(self).addr(), 0);
+            path.inode().common().locks.release(owner);
+        }
     }
     /// Open descriptors, ascending.
     #[must_use]
     pub fn list(&self) -> Vec<(i32, Entry)> {
         let slots = self.slots();
         slots.iter().enumerate().filter_map(|(i, s)| Some((i.low_i32(), s.clone()?))).collect()
+    }
+}
+
+impl Drop for FdTable {
+    fn drop(&mut self) {
+        let slots = std::mem::take(&mut *self.slots());
+        for entry in slots.into_iter().flatten() {
+            self.forget(&entry.file);
+        }
     }
 }

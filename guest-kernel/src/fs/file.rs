@@ -143,12 +143,25 @@ pub trait FileOps: Send + Sync + Any {
     fn allocate(&self, _file: &OpenFile, _mode: u32, _at: u64, _len: u64) -> Result<(), Errno> {
         Err(Errno::ENODEV)
     }
+    /// A descriptor of `process` was closed, not necessarily the last.
+    fn closed(&self, _process: &Arc<crate::task::process::Process>) {}
     /// The last descriptor of this description was closed.
     fn release(&self, _file: &OpenFile) {}
     /// The flags set by F_SETFL or FIONBIO changed.
     fn flags_changed(&self, _file: &OpenFile) {}
     /// For kinds to find their own type again.
     fn as_any(&self) -> &dyn Any;
+}
+
+/// F_SETOWN and F_SETSIG of fcntl(2). They are kept and told; nobody is signalled.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct SignalOwner {
+    /// F_OWNER_TID, F_OWNER_PID or F_OWNER_PGRP.
+    pub kind: i32,
+    /// The id, 0 for nobody.
+    pub id: i32,
+    /// 0 for SIGIO.
+    pub signal: u8,
 }
 
 /// An open file description (open(2), NOTES).
@@ -158,6 +171,8 @@ pub struct OpenFile {
     /// Where it was opened; `None` for pipes, sockets and anonymous inodes.
     pub path: Option<Path>,
     flags: AtomicU32,
+    /// Whom SIGIO would go to (F_SETOWN, F_SETSIG).
+    pub owner: Mutex<SignalOwner>,
     /// File position, held during a read or write as Linux does for regular files.
     pub position: Mutex<u64>,
 }
@@ -184,6 +199,7 @@ impl OpenFile {
             ops,
             path,
             flags: AtomicU32::new(kept.bits()),
+            owner: Mutex::default(),
             position: Mutex::new(0),
         })
     }

@@ -13,6 +13,7 @@ pub mod dirfile;
 pub mod fdtable;
 pub mod file;
 pub mod flags;
+pub mod hostfs;
 pub mod inode;
 pub mod lock;
 pub mod mount;

@@ -12,6 +12,7 @@ use std::{
 use super::{
     context::FsContext,
     dentry::{Dentry, Path},
+    hostfs::HostFs,
     inode::{Actor, mode},
     mount::{Mount, MountFlags, Namespace},
     tmpfs::TmpFs,
@@ -187,19 +188,20 @@ impl Tree<'_> {
         }
         self.mount(&bind.source.to_string_lossy(), &bind.target, root, flags)
     }
-    /// The source's own tree, which a read-only mount never changes. Writes that reach the host are
-    /// not there yet, and a bind that quietly kept them in memory would lose them.
+    /// The source's own tree: passed through, or for a read-only mount an overlay that never
+    /// changes.
     fn open_bind(&self, source: &HostPath, read_only: bool) -> Result<Arc<Dentry>, Errno> {
-        if !read_only {
-            return Err(Errno::ENOSYS);
-        }
+        let make = |tree| match read_only {
+            true => TmpFs::overlay(self.kernel, tree, 0),
+            false => HostFs::create(self.kernel, tree),
+        };
         match self.kernel.host.open_tree(source) {
-            Ok(tree) => TmpFs::overlay(self.kernel, tree, 0),
+            Ok(tree) => make(tree),
             Err(Errno::ENOTDIR) => {
                 let name = source.file_name().ok_or(Errno::EINVAL)?;
                 let parent = source.parent().filter(|p| !p.as_os_str().is_empty());
                 let tree = self.kernel.host.open_tree(parent.unwrap_or(HostPath::new(".")))?;
-                TmpFs::overlay(self.kernel, tree, 0)?.lookup(self.who, name.as_bytes())
+                make(tree)?.lookup(self.who, name.as_bytes())
             }
             Err(errno) => Err(errno),
         }

@@ -4,7 +4,7 @@
 //! is built here, byte by byte, from the few tables that glibc, musl and Go look at: a SysV hash
 //! table, symbols, versions (`LINUX_2.6`), no sections.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use zerocopy::IntoBytes;
 
@@ -184,12 +184,13 @@ fn build() -> Vec<u8> {
 
 /// The VM's one copy of the image.
 fn object(kernel: &Arc<Kernel>) -> Result<Arc<PageStore>, Errno> {
-    if let Some(store) = kernel.vdso.get() {
+    let mut known = kernel.vdso.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(store) = &*known {
         return Ok(store.clone());
     }
     let store = PageStore::new(kernel.fresh_id(), &kernel.frames, PAGE_SIZE, None);
     store.write_at(&mut Source::kernel(&build()), 0)?;
-    Ok(kernel.vdso.get_or_init(|| store).clone())
+    Ok(known.insert(store).clone())
 }
 
 /// Maps the vDSO; its address.

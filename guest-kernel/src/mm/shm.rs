@@ -151,6 +151,10 @@ impl Segments {
             Ok(id)
         })
     }
+    /// Removes all (the VM ends).
+    pub fn clear(&self) {
+        drop(self.with(|state| std::mem::take(&mut state.segments)));
+    }
     /// Changes a segment if it is there.
     pub fn change(&self, id: i32, change: impl FnOnce(&mut Segment)) {
         self.with(|state| {

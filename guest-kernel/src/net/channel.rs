@@ -140,6 +140,10 @@ impl Channel {
             state.ring.retract(done);
             return Err(Errno::EFAULT);
         }
+        if !self.packets && done < len && !state.blocked.iter().any(|q| Arc::ptr_eq(q, blocked)) {
+            // The sender will wait for room for the rest without asking for it once more.
+            state.blocked.push(blocked.clone());
+        }
         let start = state.written;
         state.written += done as u64;
         let last = state.marks.back_mut();

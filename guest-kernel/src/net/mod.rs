@@ -175,6 +175,17 @@ impl Drop for Socket {
     }
 }
 
+impl Socket {
+    /// write(2) by `who`.
+    ///
+    /// # Errors
+    /// As send(2).
+    pub fn write_by(&self, who: Ucred, src: &mut Source<'_>) -> Result<usize, Errno> {
+        let creds = (self.family == Family::Unix).then_some(who);
+        self.ops.send(src, &mut Outgoing { creds, ..Outgoing::default() })
+    }
+}
+
 impl FileOps for Socket {
     fn read(&self, _file: &OpenFile, dst: &mut Sink<'_>) -> Result<usize, Errno> {
         if dst.left() == 0 && self.kind == Kind::Stream {
@@ -183,8 +194,7 @@ impl FileOps for Socket {
         self.ops.recv(dst, Receive::default()).map(|got| got.stored)
     }
     fn write(&self, _file: &OpenFile, src: &mut Source<'_>) -> Result<usize, Errno> {
-        let creds = Some(self.ops.endpoint().owner);
-        self.ops.send(src, &mut Outgoing { creds, ..Outgoing::default() })
+        self.write_by(self.ops.endpoint().owner, src)
     }
     fn poll(&self, _file: &OpenFile) -> Ready {
         self.ops.poll()

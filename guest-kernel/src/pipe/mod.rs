@@ -256,6 +256,25 @@ impl PipeEnd {
         drop(state);
         Arc::new(PipeEnd { pipe: pipe.clone(), reads, writes, hup_after: hup_after.into() })
     }
+    /// Copies up to `count` bytes and leaves them there; none at the end.
+    ///
+    /// # Errors
+    /// EAGAIN for an empty pipe with a writer.
+    pub fn peek(&self, count: usize) -> Result<Vec<u8>, Errno> {
+        let state = self.pipe.state();
+        if state.used == 0 && state.writers > 0 {
+            return Err(Errno::EAGAIN);
+        }
+        let mut out = Vec::new();
+        for nth in 0..state.used {
+            let slot = &state.slots[state.index(nth)];
+            if let Some(page) = &slot.page {
+                let want = (count - out.len()).min(slot.end - slot.start);
+                out.extend_from_slice(&page[slot.start..slot.start + want]);
+            }
+        }
+        Ok(out)
+    }
     /// The pipe behind a description, for fcntl(2) and splice(2).
     #[must_use]
     pub fn of(file: &OpenFile) -> Option<&PipeEnd> {

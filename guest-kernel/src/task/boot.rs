@@ -3,7 +3,10 @@
 //! The VM lives as long as its first program, as a container does; what it leaves running is
 //! killed.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use super::{
     Task, TaskParts, Tid,
@@ -125,12 +128,19 @@ impl Kernel {
             let rest = (std::mem::take(&mut tree.nodes), std::mem::take(&mut tree.terminals));
             drop(tree);
             drop(rest);
+            // What outlives processes does not outlive the VM.
+            drop(self.vdso.lock().unwrap_or_else(PoisonError::into_inner).take());
+            self.shm.clear();
+            self.ipc.clear();
+            self.fs.caches.shrink(usize::MAX);
         }
         gone
     }
     /// What is in use now.
     #[must_use]
     pub fn in_use(&self) -> InUse {
+        // Asked first: a platform settles then what it frees in batches.
+        let platform = self.platform.in_use();
         let used = self.frames.total() - self.frames.free();
         let files: usize = self
             .tasks
@@ -146,7 +156,7 @@ impl Kernel {
             ("frames", used as u64),
             ("descriptors", files as u64),
         ];
-        counts.extend(self.platform.in_use());
+        counts.extend(platform);
         InUse { counts }
     }
 }

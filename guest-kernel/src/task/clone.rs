@@ -120,6 +120,10 @@ pub fn make(
     }
     child.timer_slack.store(task.timer_slack.load(Ordering::Relaxed), Ordering::Relaxed);
     child.inherit_scheduling(task);
+    if flags.contains(CloneFlags::SYSVSEM) {
+        let shared = crate::linux::sys::sem::undo_list(task);
+        *child.sem_undo.lock().unwrap_or_else(PoisonError::into_inner) = Some(shared);
+    }
     let vfork = flags.contains(CloneFlags::VFORK).then(Arc::<VforkDone>::default);
     *child.vfork_done.lock().unwrap_or_else(PoisonError::into_inner) = vfork.clone();
     if let Err(errno) = enter_table(task, &child, spec) {

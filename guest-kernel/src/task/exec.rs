@@ -4,7 +4,7 @@
 //! The new image is loaded before anything is given up, so a failed exec changes nothing. Waiting
 //! for the other threads is a wait like any other: the image lies in the call's slot meanwhile.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::{Arc, PoisonError, atomic::Ordering};
 
 use super::{
     Task, TaskParts, exit,
@@ -120,6 +120,8 @@ fn new_leader(
     };
     let leader = Task::new(&task.process, task.process.pid, parts);
     leader.inherit_scheduling(task);
+    let owed = task.sem_undo.lock().unwrap_or_else(PoisonError::into_inner).take();
+    *leader.sem_undo.lock().unwrap_or_else(PoisonError::into_inner) = owed;
     {
         let mut tree = task.kernel.tasks.tree();
         if let Some(node) = tree.nodes.get_mut(&task.process.pid) {

@@ -120,7 +120,8 @@ fn release(task: &Arc<Task>) {
     release_vfork(task);
     let mm = task.set_mm(None);
     let files = task.set_files(Arc::new(FdTable::default()));
-    drop((mm, files));
+    let owed = task.sem_undo.lock().unwrap_or_else(PoisonError::into_inner).take();
+    drop((mm, files, owed));
 }
 
 /// What a thread owes its memory before it leaves it: robust futexes, `clear_child_tid`.

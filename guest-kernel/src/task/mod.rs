@@ -116,6 +116,8 @@ pub struct Task {
     /// Real-time priority.
     pub priority: AtomicI32,
     affinity: Mutex<Option<Vec<u8>>>,
+    /// What SEM_UNDO owes to semaphores, once anything is owed (CLONE_SYSVSEM shares it).
+    pub sem_undo: Mutex<Option<Arc<crate::ipc::sem::UndoList>>>,
     /// A vfork parent to be released.
     pub(crate) vfork_done: Mutex<Option<Arc<VforkDone>>>,
     /// In `Cpu::run`, or about to be: a kick is needed to reach it.
@@ -180,6 +182,7 @@ impl Task {
             policy: AtomicU32::new(0),
             priority: AtomicI32::new(0),
             affinity: Mutex::default(),
+            sem_undo: Mutex::default(),
             vfork_done: Mutex::default(),
             in_guest: AtomicBool::new(false),
             dying: AtomicBool::new(false),

@@ -41,7 +41,7 @@ struct SendTo {
 }
 
 impl Target for SendTo {
-    fn fire(&self, _timer: &Arc<Timer>) -> bool {
+    fn fire(&self, _timer: &Arc<Timer>, _generation: u64) -> bool {
         if let Some(process) = self.process.upgrade() {
             process.send(SigInfo::kernel(self.signal));
         }
@@ -52,7 +52,7 @@ impl Target for SendTo {
 struct Watch(Weak<Process>);
 
 impl Target for Watch {
-    fn fire(&self, timer: &Arc<Timer>) -> bool {
+    fn fire(&self, timer: &Arc<Timer>, _generation: u64) -> bool {
         if let Some(process) = self.0.upgrade() {
             let used = process_cpu(&process, CpuKind::Total, None);
             let (soft, hard) = process.limits()[rlimit::CPU];

@@ -98,9 +98,9 @@ impl Base {
 
 /// What a timer does when it expires. Called on the timer thread with no lock held.
 pub trait Target: Send + Sync {
-    /// The timer expired; true to count the next interval at once, false if the target will call
+    /// The timer expired under the setting of this generation; true to count the next interval at once, false if the target will call
     /// [`Timer::forward`].
-    fn fire(&self, timer: &Arc<Timer>) -> bool;
+    fn fire(&self, timer: &Arc<Timer>, generation: u64) -> bool;
 }
 
 #[derive(Default)]
@@ -251,7 +251,7 @@ fn next_expiry(last: Duration, interval: Duration, now: Duration) -> (u64, Durat
 impl Expire for Timer {
     fn expire(&self, _now: Duration) {
         let now = self.now();
-        {
+        let generation = {
             let mut state = self.state();
             state.key = None;
             let Some(next) = state.next else { return };
@@ -262,9 +262,10 @@ impl Expire for Timer {
             }
             state.next = None;
             state.last = Some(next);
-        }
+            state.generation
+        };
         let Some(me) = self.me.upgrade() else { return };
-        if self.target.fire(&me) {
+        if self.target.fire(&me, generation) {
             self.forward();
             let mut state = self.state();
             let soonest = now.saturating_add(SHORTEST);

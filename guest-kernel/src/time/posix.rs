@@ -102,13 +102,12 @@ impl Source for Queued {
 struct Expiry(Arc<Shared>);
 
 impl Target for Expiry {
-    fn fire(&self, timer: &Arc<Timer>) -> bool {
+    fn fire(&self, timer: &Arc<Timer>, generation: u64) -> bool {
         const SI_TIMER: i32 = -2;
         let shared = &self.0;
         let notify = &shared.notify;
         let fields = SigFields::Timer { id: shared.id, overrun: 0, value: notify.value };
         let info = SigInfo { signal: notify.signal, code: SI_TIMER, errno: 0, fields };
-        let generation = timer.generation();
         let queued = Queued { shared: shared.clone(), timer: Arc::downgrade(timer), generation };
         let source: Option<Arc<dyn Source>> = Some(Arc::new(queued));
         let result = match &notify.to {

@@ -23,16 +23,33 @@ pub struct TimerFd {
     timer: OnceLock<Arc<Timer>>,
     /// It follows `CLOCK_REALTIME`.
     pub realtime: bool,
-    ticks: Mutex<u64>,
+    ticks: Mutex<Ticks>,
     queue: Arc<WaitQueue>,
+}
+
+/// Expiries nobody has read yet, and the setting they are of.
+#[derive(Default)]
+struct Ticks {
+    count: u64,
+    generation: u64,
 }
 
 struct Tick(Weak<TimerFd>);
 
 impl Target for Tick {
-    fn fire(&self, _timer: &Arc<Timer>) -> bool {
+    fn fire(&self, _timer: &Arc<Timer>, generation: u64) -> bool {
         if let Some(fd) = self.0.upgrade() {
-            *fd.ticks() += 1;
+            {
+                let mut ticks = fd.ticks();
+                if generation < ticks.generation {
+                    return false;
+                }
+                // The first expiry of a setting may come before `set` has returned.
+                if ticks.generation < generation {
+                    *ticks = Ticks { count: 0, generation };
+                }
+                ticks.count += 1;
+            }
             fd.queue.wake();
         }
         // The next interval is counted when somebody reads.
@@ -47,20 +64,26 @@ impl TimerFd {
         let fd = Arc::new(TimerFd {
             timer: OnceLock::new(),
             realtime,
-            ticks: Mutex::new(0),
+            ticks: Mutex::default(),
             queue: WaitQueue::new(),
         });
         let target = Box::new(Tick(Arc::downgrade(&fd)));
         let _ = fd.timer.set(Timer::new(kernel, Base::Monotonic, target));
         fd
     }
-    fn ticks(&self) -> MutexGuard<'_, u64> {
+    fn ticks(&self) -> MutexGuard<'_, Ticks> {
         self.ticks.lock().unwrap_or_else(PoisonError::into_inner)
     }
     /// Arms for `next` (`CLOCK_MONOTONIC`); the old setting.
     pub fn set(&self, next: Option<Duration>, interval: Duration) -> Setting {
-        let old = self.timer.get().map_or(Setting::default(), |timer| timer.set(next, interval));
-        *self.ticks() = 0;
+        let Some(timer) = self.timer.get() else { return Setting::default() };
+        let old = timer.set(next, interval);
+        let generation = timer.generation();
+        let mut ticks = self.ticks();
+        // An expiry of the new setting that was quicker than we are has begun its count already.
+        if ticks.generation < generation {
+            *ticks = Ticks { count: 0, generation };
+        }
         old
     }
     /// Its setting. Expiries so far stay counted.
@@ -78,7 +101,7 @@ impl FileOps for TimerFd {
         if dst.left() < 8 {
             return Err(Errno::EINVAL);
         }
-        let ticks = std::mem::take(&mut *self.ticks());
+        let ticks = std::mem::take(&mut self.ticks().count);
         if ticks == 0 {
             return Err(Errno::EAGAIN);
         }
@@ -86,7 +109,7 @@ impl FileOps for TimerFd {
         dst.put(&ticks.saturating_add(missed).to_ne_bytes())
     }
     fn poll(&self, _file: &OpenFile) -> Ready {
-        if *self.ticks() > 0 { Ready::IN | Ready::RDNORM } else { Ready::empty() }
+        if self.ticks().count > 0 { Ready::IN | Ready::RDNORM } else { Ready::empty() }
     }
     fn queue(&self) -> Option<Arc<WaitQueue>> {
         Some(self.queue.clone())
@@ -99,7 +122,7 @@ impl FileOps for TimerFd {
         if ticks == 0 {
             return Err(Stop::Errno(Errno::EINVAL));
         }
-        *self.ticks() = ticks;
+        self.ticks().count = ticks;
         self.queue.wake();
         Ok(0)
     }

@@ -6,9 +6,11 @@
 //! * `tree.rs`: a directory tree (openat2, fstat, readlinkat, getdents64, mkdirat, symlinkat, linkat,
 //!   renameat2, unlinkat, fchmod, fchown, utimensat, fstatfs).
 //! * `file.rs`: a regular file (pread, pwrite, ftruncate, fsync, fstat).
+//! * `seccomp.rs`: the table of all these calls, from which the monitor's filter is made.
 //! * `stream.rs`: the monitor's standard streams (read, write, pread, lseek, poll, epoll).
 
 mod file;
+pub mod seccomp;
 mod stream;
 mod tree;
 

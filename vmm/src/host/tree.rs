@@ -4,7 +4,10 @@
 //! nothing a guest names can lead outside.
 
 use std::{
-    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
     path::Path,
     sync::Arc,
     time::Duration,
@@ -48,6 +51,18 @@ impl Tree {
     }
     fn handle(&self, path: &Path) -> Result<OwnedFd, Errno> {
         self.resolve(path, OFlags::PATH, Mode::empty())
+    }
+    /// chmod(2) of the very file `path` leads to. By name it would follow a link that a racing
+    /// rename puts there; the descriptor's own link leads nowhere else.
+    fn change_mode(&self, path: &Path, mode: u32) -> Result<(), Errno> {
+        let file = self.handle(path)?;
+        let raw = fs::fstat(&file).map_err(errno)?;
+        if fs::FileType::from_raw_mode(raw.st_mode).is_symlink() {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let own = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let mode = Mode::from_bits_truncate(mode & 0o7777);
+        fs::chmodat(fs::CWD, own.as_str(), mode, AtFlags::empty()).map_err(errno)
     }
     /// The directory that holds `path`, and its last component.
     fn parent<'p>(&self, path: &'p Path) -> Result<(OwnedFd, &'p Path), Errno> {
@@ -106,9 +121,8 @@ impl HostTree for Tree {
     }
     fn mkdir(&self, path: &Path, mode: u32) -> Result<(), Errno> {
         let (parent, name) = self.parent(path)?;
-        let mode = Mode::from_bits_truncate(mode & 0o7777);
-        fs::mkdirat(&parent, name, mode).map_err(errno)?;
-        fs::chmodat(&parent, name, mode, AtFlags::empty()).map_err(errno)
+        fs::mkdirat(&parent, name, Mode::from_bits_truncate(mode & 0o7777)).map_err(errno)?;
+        self.change_mode(path, mode)
     }
     fn symlink(&self, text: &[u8], path: &Path) -> Result<(), Errno> {
         let (parent, name) = self.parent(path)?;
@@ -144,8 +158,7 @@ impl HostTree for Tree {
             fs::chownat(&parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW).map_err(errno)?;
         }
         if let Some(mode) = mode {
-            let mode = Mode::from_bits_truncate(mode & 0o7777);
-            fs::chmodat(&parent, name, mode, AtFlags::empty()).map_err(errno)?;
+            self.change_mode(path, mode)?;
         }
         if let Some((access, modification)) = times {
             let times = fs::Timestamps {

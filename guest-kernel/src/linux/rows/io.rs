@@ -1,7 +1,10 @@
 //! Files by descriptor: reading, writing, position, size, synchronisation.
 
 use crate::{
-    linux::{sys::io, table::Row},
+    linux::{
+        sys::{io, splice},
+        table::Row,
+    },
     row,
 };
 
@@ -28,7 +31,11 @@ pub static ROWS: &[Row] = &[
     row!(326, copy_file_range(fd_in: Fd, off_in: Addr, fd_out: Fd, off_out: Addr, len: Size,
         flags: Hex) => io::copy_file_range, Full),
     row!(275, splice(fd_in: Fd, off_in: Addr, fd_out: Fd, off_out: Addr, len: Size, flags: Hex)
-        => io::splice, Partial, "copies, and moves less at a time"),
+        => splice::splice, Partial, "copies, and moves less at a time"),
+    row!(276, tee(fd_in: Fd, fd_out: Fd, len: Size, flags: Hex) => splice::tee, Partial,
+        "copies"),
+    row!(278, vmsplice(fd: Fd, iov: IovIn(2), nr_segs: Int, flags: Hex) => splice::vmsplice,
+        Partial, "copies"),
     row!(74, fsync(fd: Fd) => io::fsync, Full),
     row!(75, fdatasync(fd: Fd) => io::fdatasync, Full),
     row!(162, sync() => io::sync, Full),

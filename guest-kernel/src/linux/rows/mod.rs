@@ -4,6 +4,7 @@ mod absent;
 mod fs;
 mod futex;
 mod io;
+mod ipc;
 mod mm;
 mod net;
 mod poll;
@@ -20,6 +21,7 @@ pub static FAMILIES: &[&[Row]] = &[
     fs::ROWS,
     futex::ROWS,
     io::ROWS,
+    ipc::ROWS,
     mm::ROWS,
     net::ROWS,
     poll::ROWS,

@@ -1,6 +1,6 @@
 //! fcntl(2), flock(2), memfd_create(2).
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use super::path::file;
 use crate::{
@@ -47,20 +47,7 @@ pub fn fcntl(cx: &mut Cx<'_>, fd: i32, command: u32, arg: u64) -> SysResult {
         4 => set_flags(file, arg.low_u32()),
         5 | 36 => get_lock(cx, file, arg, command == 36),
         6 | 7 | 37 | 38 => set_lock(cx, file, arg, command),
-        8 | 15 => Ok(0),
-        // F_GETOWN, F_GETSIG, F_GETOWN_EX: nobody is ever signalled.
-        9 | 11 => Ok(0),
-        10 => {
-            if arg > 64 {
-                Err(Errno::EINVAL.into())
-            } else {
-                Ok(0)
-            }
-        }
-        16 => {
-            cx.mm().write_obj(arg, &[0i32, 0])?;
-            Ok(0)
-        }
+        8..=11 | 15 | 16 => owner(cx, file, command, arg),
         1024 => match arg.low_u32() {
             2 => Ok(0),
             0 | 1 => Err(Errno::EAGAIN.into()),
@@ -85,6 +72,61 @@ fn set_flags(file: &OpenFile, flags: u32) -> SysResult {
         | OpenFlags::NOATIME;
     let new = OpenFlags::from_bits_truncate(flags) & settable;
     file.set_flags((file.flags() - settable) | new);
+    Ok(0)
+}
+
+/// F_SETOWN, F_GETOWN, F_SETSIG, F_GETSIG, F_SETOWN_EX, F_GETOWN_EX.
+fn owner(cx: &Cx<'_>, file: &OpenFile, command: u32, arg: u64) -> SysResult {
+    const TID: i32 = 0;
+    const PID: i32 = 1;
+    const PGRP: i32 = 2;
+    let lock = || file.owner.lock().unwrap_or_else(PoisonError::into_inner);
+    match command {
+        8 => {
+            let id = arg.low_i32();
+            let (kind, id) = match id {
+                i32::MIN => return Err(Errno::EINVAL.into()),
+                id if id < 0 => (PGRP, -id),
+                id => (PID, id),
+            };
+            set_owner(cx, file, kind, id)
+        }
+        9 => {
+            let owner = *lock();
+            Ok(ret_i32(if owner.kind == PGRP { -owner.id } else { owner.id }))
+        }
+        10 => {
+            lock().signal = u8::try_from(arg).ok().filter(|s| *s <= 64).ok_or(Errno::EINVAL)?;
+            Ok(0)
+        }
+        11 => Ok(u64::from(lock().signal)),
+        15 => {
+            let [kind, id]: [i32; 2] = cx.mm().read_obj(arg)?;
+            if !(TID..=PGRP).contains(&kind) {
+                return Err(Errno::EINVAL.into());
+            }
+            set_owner(cx, file, kind, id)
+        }
+        _ => {
+            let owner = *lock();
+            cx.mm().write_obj(arg, &[owner.kind, owner.id])?;
+            Ok(0)
+        }
+    }
+}
+fn set_owner(cx: &Cx<'_>, file: &OpenFile, kind: i32, id: i32) -> SysResult {
+    let tasks = &cx.kernel().tasks;
+    let there = id == 0
+        || match kind {
+            0 => tasks.task(id).is_some(),
+            1 => tasks.process(id).is_some(),
+            _ => !tasks.group(id).is_empty(),
+        };
+    if !there {
+        return Err(Errno::ESRCH.into());
+    }
+    let mut owner = file.owner.lock().unwrap_or_else(PoisonError::into_inner);
+    (owner.kind, owner.id) = (kind, id);
     Ok(0)
 }
 

@@ -4,17 +4,19 @@ use std::sync::Arc;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::path::file;
+use super::{path::file, socket};
 use crate::{
     call::Cx,
-    error::{Errno, Stop, SysResult, Wait},
+    error::{Errno, Stop, SysResult},
     fs::{
+        body::MAX_SIZE,
         buf::{Sink, Source},
-        file::{OpenFile, OpenFlags, Ready},
+        file::{OpenFile, OpenFlags},
         inode::{Actor, SetAttr},
         perm,
     },
     mm::Mm,
+    net::Socket,
     num::Word,
     platform::USER_END,
     signal::{SigInfo, number},
@@ -30,9 +32,6 @@ type Segments = Vec<(u64, usize)>;
 
 /// One buffer, checked against the address-space limit.
 fn segment(addr: u64, count: usize) -> Result<Segments, Errno> {
-    if (count as u64).cast_signed() < 0 {
-        return Err(Errno::EINVAL);
-    }
     let end = addr.checked_add(count as u64).ok_or(Errno::EFAULT)?;
     if end > USER_END {
         return Err(Errno::EFAULT);
@@ -75,7 +74,7 @@ pub fn iovec(mm: &Mm, addr: u64, count: u64) -> Result<Segments, Errno> {
 
 /// Where a transfer happens.
 #[derive(Clone, Copy)]
-enum Where {
+pub(super) enum Where {
     /// At the file's own position.
     Here,
     At(u64),
@@ -85,16 +84,35 @@ fn place(offset: i64) -> Result<Where, Errno> {
     u64::try_from(offset).map(Where::At).map_err(|_| Errno::EINVAL)
 }
 
-fn readable(cx: &Cx<'_>, fd: i32) -> Result<Arc<OpenFile>, Errno> {
+pub(super) fn readable(cx: &Cx<'_>, fd: i32) -> Result<Arc<OpenFile>, Errno> {
     let file = file(cx, fd)?;
     if file.readable() { Ok(file) } else { Err(Errno::EBADF) }
 }
-fn writable(cx: &Cx<'_>, fd: i32) -> Result<Arc<OpenFile>, Errno> {
+pub(super) fn writable(cx: &Cx<'_>, fd: i32) -> Result<Arc<OpenFile>, Errno> {
     let file = file(cx, fd)?;
     if file.writable() { Ok(file) } else { Err(Errno::EBADF) }
 }
 
-fn read_to(cx: &Cx<'_>, file: &OpenFile, segments: Segments, at: Where, nowait: bool) -> SysResult {
+/// A transfer must not end past the largest offset (`rw_verify_area()`).
+fn verify(file: &OpenFile, segments: &Segments, at: Where) -> Result<(), Errno> {
+    let start = match at {
+        Where::At(offset) => offset,
+        Where::Here if file.path.is_some() => file.with_position(|p| *p),
+        Where::Here => return Ok(()),
+    };
+    let want: u64 = segments.iter().map(|s| s.1 as u64).sum();
+    let fits = start.checked_add(want).is_some_and(|end| end <= MAX_SIZE);
+    if fits { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
+pub(super) fn read_to(
+    cx: &mut Cx<'_>,
+    file: &OpenFile,
+    segments: Segments,
+    at: Where,
+    nowait: bool,
+) -> SysResult {
+    verify(file, &segments, at)?;
     file.ops.admit(cx.task, false)?;
     let mm = cx.mm();
     let mut sink = Sink::user(&mm, segments);
@@ -102,8 +120,24 @@ fn read_to(cx: &Cx<'_>, file: &OpenFile, segments: Segments, at: Where, nowait: 
         Where::Here => file.ops.read(file, &mut sink),
         Where::At(offset) => file.ops.read_at(file, &mut sink, offset),
     };
-    let read = cx.block(attempt, nowait || file.nonblock(), file.ops.queue())?;
+    let nonblock = nowait || file.nonblock();
+    let read = match file.downcast::<Socket>() {
+        Some(socket) => socket::wait(cx, socket, attempt, nonblock, socket.timeouts().0)?,
+        None => cx.block(attempt, nonblock, file.ops.queue())?,
+    };
     Ok(read as u64)
+}
+
+/// write(2) to whatever it is. A socket's peer is told who writes, not who made the socket.
+pub(super) fn write_here(
+    cx: &Cx<'_>,
+    file: &OpenFile,
+    source: &mut Source<'_>,
+) -> Result<usize, Errno> {
+    match file.downcast::<Socket>() {
+        Some(socket) => socket.write_by(socket::who(cx), source),
+        None => file.ops.write(file, source),
+    }
 }
 
 /// Bytes that may be written at `at` under RLIMIT_FSIZE; a write wholly past it raises SIGXFSZ.
@@ -128,13 +162,14 @@ fn within_limit(cx: &Cx<'_>, file: &OpenFile, at: Where, want: usize) -> Result<
     Ok(want.min((limit - start).size()))
 }
 
-fn write_from(
+pub(super) fn write_from(
     cx: &mut Cx<'_>,
     file: &OpenFile,
     mut segments: Segments,
     at: Where,
     nowait: bool,
 ) -> SysResult {
+    verify(file, &segments, at)?;
     let want: usize = segments.iter().map(|s| s.1).sum();
     let allowed = within_limit(cx, file, at, want)?;
     if allowed < want {
@@ -151,7 +186,7 @@ fn write_from(
     let done = cx.call.done;
     source.skip(done);
     let attempt = match at {
-        Where::Here => file.ops.write(file, &mut source),
+        Where::Here => write_here(cx, file, &mut source),
         Where::At(offset) => file.ops.write_at(file, &mut source, offset + done as u64),
     };
     match attempt {
@@ -161,24 +196,32 @@ fn write_from(
             }
             let total = done + n;
             let blocks = !nowait && !file.nonblock() && n > 0 && total < want;
-            match file.ops.queue() {
-                Some(queue) if blocks => {
-                    cx.call.done = total;
-                    Err(Wait::on(queue).into())
-                }
-                _ => Ok(total as u64),
+            if !blocks || file.ops.queue().is_none() {
+                return Ok(total as u64);
             }
+            cx.call.done = total;
+            wait_to_write(cx, file, false)
         }
         Err(Errno::EPIPE) => {
             cx.task.send(SigInfo::kernel(number::SIGPIPE));
             if done > 0 { Ok(done as u64) } else { Err(Errno::EPIPE.into()) }
         }
-        Err(Errno::EAGAIN) => {
-            let nonblock = nowait || file.nonblock();
-            Ok(cx.block(Err::<u64, _>(Errno::EAGAIN), nonblock, file.ops.queue())?)
-        }
+        Err(Errno::EAGAIN) => wait_to_write(cx, file, nowait || file.nonblock()),
         Err(_) if done > 0 => Ok(done as u64),
         Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Waits for room, at most for SO_SNDTIMEO; what has been written by then is the result.
+fn wait_to_write(cx: &mut Cx<'_>, file: &OpenFile, nonblock: bool) -> SysResult {
+    let full = Err::<u64, _>(Errno::EAGAIN);
+    let Some(socket) = file.downcast::<Socket>() else {
+        return cx.block(full, nonblock, file.ops.queue());
+    };
+    let done = cx.call.done as u64;
+    match socket::wait(cx, socket, full, nonblock, socket.timeouts().1) {
+        Err(Stop::Errno(Errno::EAGAIN)) if done > 0 => Ok(done),
+        other => other,
     }
 }
 
@@ -402,7 +445,17 @@ pub fn copy_file_range(
     if start.cast_signed() < 0 || target.cast_signed() < 0 {
         return Err(Errno::EINVAL.into());
     }
-    let moved = copy(&input, start, &output, Some(target), count.min(MAX_RW))? as u64;
+    let same = match (&input.path, &output.path) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one.inode(), other.inode()),
+        _ => false,
+    };
+    let count = count.min(MAX_RW);
+    // What lies past the end is not copied, and so overlaps nothing.
+    let span = (count as u64).min(input.attr()?.size.saturating_sub(start));
+    if same && start < target.saturating_add(span) && target < start.saturating_add(span) {
+        return Err(Errno::EINVAL.into());
+    }
+    let moved = copy(&input, start, &output, Some(target), count)? as u64;
     for (file, addr, end) in [(&input, from_at, start + moved), (&output, to_at, target + moved)] {
         match addr {
             0 => file.with_position(|p| *p = end),
@@ -547,69 +600,4 @@ pub fn ioctl(cx: &mut Cx<'_>, fd: i32, command: u32, arg: u64) -> SysResult {
         _ => return file.ops.ioctl(cx, &file, command, arg),
     }
     Ok(0)
-}
-
-/// splice(2) through a buffer of the kernel's: no more is taken from a pipe than the other side
-/// surely takes.
-pub fn splice(
-    cx: &mut Cx<'_>,
-    from: i32,
-    from_at: u64,
-    to: i32,
-    to_at: u64,
-    count: usize,
-    flags: u32,
-) -> SysResult {
-    const NONBLOCK: u32 = 2;
-    if flags & !15 != 0 {
-        return Err(Errno::EINVAL.into());
-    }
-    if count == 0 {
-        return Ok(0);
-    }
-    let input = readable(cx, from)?;
-    let output = writable(cx, to)?;
-    let (pipe_in, pipe_out) =
-        (crate::pipe::PipeEnd::of(&input).is_some(), crate::pipe::PipeEnd::of(&output).is_some());
-    if !pipe_in && !pipe_out {
-        return Err(Errno::EINVAL.into());
-    }
-    if (pipe_in && from_at != 0) || (pipe_out && to_at != 0) {
-        return Err(Errno::ESPIPE.into());
-    }
-    let read_at = if from_at == 0 { None } else { Some(cx.mm().read_obj::<u64>(from_at)?) };
-    let write_at = if to_at == 0 { None } else { Some(cx.mm().read_obj::<u64>(to_at)?) };
-    let nonblock = flags & NONBLOCK != 0;
-    if output.ops.queue().is_some() && !output.ops.poll(&output).intersects(Ready::OUT | Ready::ERR)
-    {
-        let quiet = nonblock || output.nonblock();
-        return cx.block(Err::<u64, _>(Errno::EAGAIN), quiet, output.ops.queue());
-    }
-    // A pipe or socket that is ready takes PIPE_BUF bytes.
-    let cap = if output.ops.queue().is_some() { 4096 } else { 64 << 10 };
-    let mut buffer = vec![0; count.min(cap)];
-    let mut sink = Sink::kernel(&mut buffer);
-    let attempt = match read_at {
-        None => input.ops.read(&input, &mut sink),
-        Some(at) => input.ops.read_at(&input, &mut sink, at),
-    };
-    let got = cx.block(attempt, nonblock || input.nonblock(), input.ops.queue())?;
-    let mut source = Source::kernel(&buffer[..got]);
-    let wrote = match write_at {
-        None => output.ops.write(&output, &mut source),
-        Some(at) => output.ops.write_at(&output, &mut source, at),
-    };
-    let wrote = wrote.map_err(|errno| {
-        if errno == Errno::EPIPE {
-            cx.task.send(SigInfo::kernel(number::SIGPIPE));
-        }
-        Stop::Errno(errno)
-    })? as u64;
-    if let Some(at) = read_at {
-        cx.mm().write_obj(from_at, &(at + wrote))?;
-    }
-    if let Some(at) = write_at {
-        cx.mm().write_obj(to_at, &(at + wrote))?;
-    }
-    Ok(wrote)
 }

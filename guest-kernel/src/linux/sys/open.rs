@@ -8,10 +8,10 @@ use crate::{
     creds::cap,
     error::{Errno, SysResult},
     fs::{
+        dentry::PATH_MAX,
         file::OpenFlags,
         flags::Resolve,
         inode::mode,
-        lock::Owner,
         perm,
         vfs::{self, How},
     },
@@ -90,22 +90,25 @@ pub fn openat2(cx: &mut Cx<'_>, dirfd: i32, path: u64, how: u64, size: u64) -> S
 fn open_how(cx: &mut Cx<'_>, dirfd: i32, addr: u64, how: &How) -> SysResult {
     let who = actor(cx);
     let text = path::text(cx, addr)?;
-    let start = path::start(cx, &who, dirfd, &text)?;
+    // Confined to a directory, even an absolute path starts there.
+    let confined = how.resolve.intersects(Resolve::BENEATH | Resolve::IN_ROOT);
+    let from = if confined { b"" } else { text.as_slice() };
+    let start = path::start(cx, &who, dirfd, from)?;
+    let mut how = *how;
+    if !how.flags.contains(OpenFlags::PATH) {
+        // Every 64-bit program's files are large (force_o_largefile()).
+        how.flags |= OpenFlags::LARGEFILE;
+    }
+    let how = &how;
     let file = vfs::open(&who, &start, &text, how, Some(cx))?;
     Ok(ret_i32(cx.install(file, how.flags.contains(OpenFlags::CLOEXEC))?))
 }
 
-/// What closing any descriptor of a file does to the process's record locks on it (fcntl(2)).
-fn drop_locks(cx: &Cx<'_>, file: &crate::fs::file::OpenFile) {
-    if let Some(path) = &file.path {
-        let table = std::sync::Arc::as_ptr(&cx.files()).addr();
-        path.inode().common().locks.release(Owner::Table(table, cx.task.process.pid));
-    }
-}
 /// close(2).
 pub fn close(cx: &mut Cx<'_>, fd: i32) -> SysResult {
     let entry = cx.files().close(fd)?;
-    drop_locks(cx, &entry.file);
+    cx.files().forget(&entry.file);
+    entry.file.ops.closed(&cx.task.process);
     Ok(0)
 }
 /// close_range(2).
@@ -128,7 +131,7 @@ pub fn close_range(cx: &mut Cx<'_>, first: u32, last: u32, flags: u32) -> SysRes
             // A descriptor that somebody else closed meanwhile needs no flag.
             let _ = files.set_cloexec(fd, true);
         } else if files.close(fd).is_ok() {
-            drop_locks(cx, &entry.file);
+            cx.files().forget(&entry.file);
         }
     }
     Ok(0)
@@ -158,7 +161,7 @@ fn dup_to(cx: &Cx<'_>, old: i32, new: i32, cloexec: bool) -> SysResult {
     let file = cx.files().get(old)?;
     let limit = cx.task.process.limit(rlimit::NOFILE);
     if let Some(gone) = cx.files().replace(new, file, cloexec, limit)? {
-        drop_locks(cx, &gone.file);
+        cx.files().forget(&gone.file);
     }
     Ok(ret_i32(new))
 }
@@ -209,6 +212,9 @@ pub fn getcwd(cx: &mut Cx<'_>, buf: u64, size: u64) -> SysResult {
     }
     let mut text = cwd.text(&fs.root());
     text.push(0);
+    if text.len() > PATH_MAX {
+        return Err(Errno::ENAMETOOLONG.into());
+    }
     if text.len() as u64 > size {
         return Err(Errno::ERANGE.into());
     }

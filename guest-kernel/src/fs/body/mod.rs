@@ -8,21 +8,30 @@
 //! an address space may be locked when the state's lock is taken, never the reverse, so no guest
 //! memory is touched and no mapping revoked under it.
 
+mod cache;
+mod holes;
+mod lower;
+mod through;
+
 use std::{
     any::Any,
-    collections::{BTreeMap, VecDeque},
-    path::PathBuf,
+    collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
+pub use self::{
+    cache::{Caches, Handles},
+    lower::Lower,
+};
 use super::buf::{Sink, Source};
 use crate::{
     error::Errno,
     frames::{Frame, Frames},
-    host::{HostFile, HostTree},
+    host::HostFile,
     mm::{
         object::{Mappers, MemObject, PageError},
         store::Quota,
@@ -38,54 +47,6 @@ const RUN: u64 = 128 << 10;
 /// Largest file (MAX_LFS_FILESIZE).
 pub const MAX_SIZE: u64 = i64::MAX.cast_unsigned();
 
-/// The host file below a body, opened when needed.
-pub struct Lower {
-    tree: Arc<dyn HostTree>,
-    path: Mutex<PathBuf>,
-    write: bool,
-    handle: Mutex<Option<Arc<dyn HostFile>>>,
-}
-
-impl Lower {
-    /// The file at `path` in `tree`; `write` for passed-through directories.
-    #[must_use]
-    pub fn new(tree: Arc<dyn HostTree>, path: PathBuf, write: bool) -> Lower {
-        Lower { tree, path: Mutex::new(path), write, handle: Mutex::new(None) }
-    }
-    /// The open file.
-    ///
-    /// # Errors
-    /// The host's errno.
-    pub fn handle(&self) -> Result<Arc<dyn HostFile>, Errno> {
-        let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(handle) = &*handle {
-            return Ok(handle.clone());
-        }
-        let path = self.path.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let opened = match self.tree.open(&path, self.write) {
-            Err(Errno::EACCES | Errno::EROFS | Errno::ETXTBSY | Errno::EPERM) if self.write => {
-                self.tree.open(&path, false)?
-            }
-            other => other?,
-        };
-        *handle = Some(opened.clone());
-        Ok(opened)
-    }
-    /// It is open now.
-    #[must_use]
-    pub fn is_open(&self) -> bool {
-        self.handle.lock().unwrap_or_else(PoisonError::into_inner).is_some()
-    }
-    /// Closes the host file; it is opened again when needed.
-    pub fn close(&self) {
-        *self.handle.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-    /// The file was renamed on the host.
-    pub fn moved(&self, path: PathBuf) {
-        *self.path.lock().unwrap_or_else(PoisonError::into_inner) = path;
-    }
-}
-
 struct Page {
     frame: Frame,
     dirty: bool,
@@ -98,6 +59,11 @@ struct State {
     pages: BTreeMap<u64, Page>,
     /// Dirty pages.
     dirty: u64,
+    /// What a passed-through host file looked like when its pages were last known to be right.
+    version: Option<(Duration, Duration, u64)>,
+    /// Writes to a passed-through host file: under way, and done.
+    writing: u32,
+    edits: u64,
 }
 
 /// A regular file's contents.
@@ -150,7 +116,15 @@ impl Body {
             caches: pool.caches.clone(),
             lower,
             through,
-            state: Mutex::new(State { size, lower_len: size, pages: BTreeMap::new(), dirty: 0 }),
+            state: Mutex::new(State {
+                size,
+                lower_len: size,
+                pages: BTreeMap::new(),
+                dirty: 0,
+                version: None,
+                writing: 0,
+                edits: 0,
+            }),
             mappers: Mappers::default(),
             seals: AtomicU32::new(0),
             writers: Mutex::new(()),
@@ -198,14 +172,6 @@ impl Body {
     fn handle(&self) -> Result<Arc<dyn HostFile>, Errno> {
         self.lower.as_ref().ok_or(Errno::EIO)?.handle()
     }
-    /// Whoever else changed a passed-through file's length: takes it over.
-    pub fn host_size(&self, size: u64) {
-        let mut state = self.state();
-        if self.through && state.dirty == 0 {
-            state.size = size;
-            state.lower_len = size;
-        }
-    }
     fn alloc(&self) -> Result<Frame, Errno> {
         if let Some(frame) = self.frames.alloc() {
             return Ok(frame);
@@ -234,14 +200,19 @@ impl Body {
     /// the file (a write will extend it).
     fn fetch(&self, index: u64, write: bool) -> Result<Frame, Errno> {
         loop {
-            let visible = {
+            let (visible, since) = {
                 let mut state = self.state();
                 if let Some(page) = state.pages.get(&index) {
                     let frame = page.frame.clone();
                     return if write { self.dirty(&mut state, index) } else { Ok(frame) };
                 }
-                state.lower_len
+                (state.lower_len, (state.writing == 0).then_some(state.edits))
             };
+            if since.is_none() {
+                // A write to the host is under way: what it changes must not be missed.
+                std::thread::yield_now();
+                continue;
+            }
             let frame = self.alloc()?;
             let start = index << PAGE_SHIFT;
             let want = visible.saturating_sub(start).min(PAGE_SIZE).size();
@@ -259,7 +230,8 @@ impl Body {
             }
             let mut state = self.state();
             // A page appeared, or the file was cut, while the host was asked: look again.
-            if state.pages.contains_key(&index) || (want > 0 && state.lower_len != visible) {
+            let changed = state.lower_len != visible || since != Some(state.edits);
+            if state.pages.contains_key(&index) || state.writing > 0 || (want > 0 && changed) {
                 continue;
             }
             let dirty = self.lower.is_none();
@@ -394,32 +366,6 @@ impl Body {
         state.size = state.size.max(at + got as u64);
         Ok((got, got == want))
     }
-    fn write_through(
-        &self,
-        src: &mut Source<'_>,
-        at: u64,
-        cap: usize,
-        buffer: &mut [u8],
-    ) -> Result<(usize, bool), Errno> {
-        let want = buffer.len().min(src.left()).min(cap);
-        let got = src.take(&mut buffer[..want])?;
-        let wrote = self.handle()?.write_at(&buffer[..got], at)?;
-        let mut state = self.state();
-        state.size = state.size.max(at + wrote as u64);
-        state.lower_len = state.size;
-        // Mapped pages must show what was written.
-        let mut pos = at;
-        let end = at + wrote as u64;
-        while pos < end {
-            let step = (PAGE_SIZE - pos % PAGE_SIZE).min(end - pos);
-            if let Some(page) = state.pages.get(&(pos >> PAGE_SHIFT)) {
-                let from = (pos - at).size();
-                page.frame.write((pos % PAGE_SIZE).size(), &buffer[from..from + step.size()]);
-            }
-            pos += step;
-        }
-        Ok((wrote, wrote == want))
-    }
     fn take_pages(&self, state: &mut State, first: u64, last: u64) -> Vec<Frame> {
         if first >= last {
             return Vec::new();
@@ -443,8 +389,17 @@ impl Body {
             return Err(Errno::EFBIG);
         }
         if self.through {
-            self.handle()?.set_len(size)?;
+            let handle = self.handle()?;
+            return self.edit(|| {
+                handle.set_len(size)?;
+                self.resize(size);
+                Ok(())
+            });
         }
+        self.resize(size);
+        Ok(())
+    }
+    fn resize(&self, size: u64) {
         let first = size.div_ceil(PAGE_SIZE);
         let cut = {
             let mut state = self.state();
@@ -459,163 +414,12 @@ impl Body {
                 page.frame.write(from, &ZERO[from..]);
             }
             if !shrinks {
-                return Ok(());
+                return;
             }
             self.take_pages(&mut state, first, u64::MAX)
         };
         self.mappers.invalidate(self.id, first, u64::MAX);
         drop(cut);
-        Ok(())
-    }
-    /// Makes `[start, start+len)` read as zero within the file (FALLOC_FL_PUNCH_HOLE).
-    ///
-    /// # Errors
-    /// ENOSPC, or the host's errno.
-    pub fn punch(&self, start: u64, len: u64) -> Result<(), Errno> {
-        let end = start.saturating_add(len).min(self.size().next_multiple_of(PAGE_SIZE));
-        let mut at = start;
-        while at < end {
-            let step = (PAGE_SIZE - at % PAGE_SIZE).min(end - at);
-            let index = at >> PAGE_SHIFT;
-            let whole = step == PAGE_SIZE;
-            let (cut, hidden) = {
-                let mut state = self.state();
-                let hidden = (index << PAGE_SHIFT) >= state.lower_len;
-                let cut = if whole && hidden && !self.through {
-                    self.take_pages(&mut state, index, index + 1)
-                } else {
-                    Vec::new()
-                };
-                (cut, hidden)
-            };
-            if !cut.is_empty() {
-                self.mappers.invalidate(self.id, index, index + 1);
-            } else if self.through {
-                let zeros = &ZERO[..step.size()];
-                self.write_at(&mut Source::kernel(zeros), at, end)?;
-            } else if !(hidden && whole) {
-                let frame = self.fetch(index, true)?;
-                frame.write((at % PAGE_SIZE).size(), &ZERO[..step.size()]);
-            }
-            drop(cut);
-            at += step;
-        }
-        Ok(())
-    }
-    /// Allocates the holes of `[start, start+len)` without changing the size.
-    ///
-    /// # Errors
-    /// ENOSPC; what was allocated stays.
-    pub fn reserve(&self, start: u64, len: u64) -> Result<(), Errno> {
-        if self.through {
-            return Ok(());
-        }
-        let end = start.saturating_add(len).div_ceil(PAGE_SIZE);
-        if let Some(quota) = &self.quota
-            && end - (start >> PAGE_SHIFT) > quota.limit()
-        {
-            return Err(Errno::ENOSPC);
-        }
-        for index in start >> PAGE_SHIFT..end {
-            self.fetch(index, false)
-                .map_err(|e| if e == Errno::ENOMEM { Errno::ENOSPC } else { e })?;
-        }
-        Ok(())
-    }
-    /// lseek(2) SEEK_DATA (`data`) and SEEK_HOLE.
-    ///
-    /// # Errors
-    /// ENXIO past the end, or when there is no more data.
-    pub fn seek(&self, offset: u64, data: bool) -> Result<u64, Errno> {
-        let state = self.state();
-        if offset >= state.size {
-            return Err(Errno::ENXIO);
-        }
-        if offset < state.lower_len {
-            return Ok(if data { offset } else { self.hole_from(&state, state.lower_len) });
-        }
-        let first = offset >> PAGE_SHIFT;
-        if data {
-            let (index, _) = state.pages.range(first..).next().ok_or(Errno::ENXIO)?;
-            let at = offset.max(index << PAGE_SHIFT);
-            return if at < state.size { Ok(at) } else { Err(Errno::ENXIO) };
-        }
-        Ok(self.hole_from(&state, offset))
-    }
-    #[expect(clippy::unused_self, reason = "reads as a question to the body")]
-    fn hole_from(&self, state: &State, offset: u64) -> u64 {
-        let mut index = offset >> PAGE_SHIFT;
-        if !offset.is_multiple_of(PAGE_SIZE) && offset == state.lower_len {
-            index += 1;
-        }
-        for (page, _) in state.pages.range(index..) {
-            if *page != index {
-                break;
-            }
-            index += 1;
-        }
-        offset.max(index << PAGE_SHIFT).min(state.size)
-    }
-    /// Writes dirty pages back to the host (passed-through files only).
-    ///
-    /// # Errors
-    /// The host's errno.
-    pub fn write_back(&self, first: u64, last: u64) -> Result<(), Errno> {
-        if !self.through || first >= last {
-            return Ok(());
-        }
-        let (due, size) = {
-            let mut state = self.state();
-            let size = state.size;
-            let mut due = Vec::new();
-            for (index, page) in state.pages.range_mut(first..last) {
-                // A mapped page may be stored to at any time: it stays dirty while it is mapped.
-                if page.dirty {
-                    page.dirty = self.frames.owners(page.frame.gpa()) > 1;
-                    due.push((*index, page.frame.clone(), !page.dirty));
-                }
-            }
-            state.dirty -= due.iter().filter(|d| d.2).count() as u64;
-            (due, size)
-        };
-        if due.is_empty() {
-            return Ok(());
-        }
-        let handle = self.handle()?;
-        for (index, frame, _) in due {
-            let start = index << PAGE_SHIFT;
-            let len = size.saturating_sub(start).min(PAGE_SIZE).size();
-            let mut page = [0; PAGE];
-            frame.read(0, &mut page[..len]);
-            let mut done = 0;
-            while done < len {
-                match handle.write_at(&page[done..len], start + done as u64)? {
-                    0 => return Err(Errno::EIO),
-                    n => done += n,
-                }
-            }
-        }
-        Ok(())
-    }
-    /// Drops clean pages that nobody else holds; the count.
-    fn evict(&self, want: usize) -> usize {
-        if self.lower.is_none() {
-            return 0;
-        }
-        let Ok(mut state) = self.state.try_lock() else { return 0 };
-        let mut due = Vec::new();
-        for (index, page) in &state.pages {
-            if due.len() == want {
-                break;
-            }
-            if !page.dirty && self.frames.owners(page.frame.gpa()) == 1 {
-                due.push(*index);
-            }
-        }
-        for index in &due {
-            state.pages.remove(index);
-        }
-        due.len()
     }
 }
 
@@ -674,76 +478,5 @@ impl Drop for Body {
         if let Some(quota) = &self.quota {
             quota.refund(self.state().dirty);
         }
-    }
-}
-
-/// The bodies whose clean pages can be dropped when memory is short.
-#[derive(Default)]
-pub struct Caches {
-    bodies: Mutex<Vec<Weak<Body>>>,
-}
-
-impl Caches {
-    fn bodies(&self) -> MutexGuard<'_, Vec<Weak<Body>>> {
-        self.bodies.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-    fn add(&self, body: &Arc<Body>) {
-        let mut bodies = self.bodies();
-        if bodies.len() >= 1024 && bodies.len().is_power_of_two() {
-            bodies.retain(|b| b.strong_count() > 0);
-        }
-        bodies.push(Arc::downgrade(body));
-    }
-    /// Drops up to `want` clean pages that nobody maps; the count.
-    pub fn shrink(&self, want: usize) -> usize {
-        let bodies = self.bodies().clone();
-        let mut freed = 0;
-        for body in bodies.iter().filter_map(Weak::upgrade) {
-            freed += body.evict(want - freed);
-            if freed >= want {
-                break;
-            }
-        }
-        freed
-    }
-}
-
-impl crate::frames::Shrink for Caches {
-    fn shrink(&self, want: usize) -> usize {
-        Caches::shrink(self, want)
-    }
-}
-
-/// Bodies with an open host file, oldest first: more than [`MAX_HANDLES`] are not kept open.
-#[derive(Default)]
-pub struct Handles {
-    open: Mutex<VecDeque<Weak<Body>>>,
-}
-
-/// Host files kept open for bodies.
-const MAX_HANDLES: usize = 256;
-
-impl Handles {
-    /// Opens the host file below `body`, perhaps closing another's.
-    ///
-    /// # Errors
-    /// The host's errno.
-    pub fn open(&self, body: &Arc<Body>) -> Result<(), Errno> {
-        let Some(lower) = body.lower() else { return Ok(()) };
-        let known = lower.is_open();
-        lower.handle()?;
-        if known {
-            return Ok(());
-        }
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.push_back(Arc::downgrade(body));
-        while open.len() > MAX_HANDLES {
-            if let Some(oldest) = open.pop_front().and_then(|b| b.upgrade())
-                && let Some(lower) = oldest.lower()
-            {
-                lower.close();
-            }
-        }
-        Ok(())
     }
 }
