@@ -135,6 +135,8 @@ pub struct Kernel {
     pub ttys: crate::tty::Ttys,
     /// Serialises epoll_ctl(2) on sets within sets.
     pub epoll_nesting: crate::epoll::NestingLock,
+    /// What was written below /proc/sys.
+    pub sysctls: crate::fs::procfs::sysctl::Settings,
     /// SysV shared memory segments.
     pub shm: crate::mm::shm::Segments,
     /// The vDSO's page, once a program has been loaded.
@@ -167,6 +169,7 @@ impl Kernel {
             net: Arc::default(),
             ttys: Default::default(),
             epoll_nesting: Default::default(),
+            sysctls: Default::default(),
             shm: Default::default(),
             vdso: OnceLock::new(),
             next_id: AtomicU64::new(1),

@@ -6,6 +6,7 @@
 pub mod body;
 pub mod buf;
 pub mod context;
+pub mod cpuinfo;
 pub mod dentry;
 pub mod devfs;
 pub mod device;
@@ -20,6 +21,9 @@ pub mod perm;
 pub mod procfs;
 pub mod setup;
 pub mod state;
+pub mod synth;
+pub mod sysfs;
+pub mod textfile;
 pub mod tmpfs;
 pub mod vfs;
 pub mod walk;

@@ -80,6 +80,7 @@ impl Mount {
 
 /// A mount tree.
 pub struct Namespace {
+    id: u64,
     mounts: Mutex<Vec<Arc<Mount>>>,
 }
 
@@ -87,7 +88,12 @@ impl Namespace {
     /// A tree of one mount.
     #[must_use]
     pub fn new(root: Arc<Mount>) -> Arc<Namespace> {
-        Arc::new(Namespace { mounts: Mutex::new(vec![root]) })
+        Arc::new(Namespace { id: 0, mounts: Mutex::new(vec![root]) })
+    }
+    /// A number no other mount tree of the VM has; 0 for the first.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
     }
     fn mounts(&self) -> MutexGuard<'_, Vec<Arc<Mount>>> {
         self.mounts.lock().unwrap_or_else(PoisonError::into_inner)

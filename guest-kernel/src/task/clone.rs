@@ -181,6 +181,9 @@ fn child_process(task: &Task, pid: Tid, flags: CloneFlags) -> Arc<Process> {
     child.timers.watch_limit(&child);
     child.dumpable.store(parent.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
     child.personality.store(parent.personality.load(Ordering::Relaxed), Ordering::Relaxed);
+    child
+        .coredump_filter
+        .store(parent.coredump_filter.load(Ordering::Relaxed), Ordering::Relaxed);
     child.oom_score_adj.store(parent.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);
     child
 }

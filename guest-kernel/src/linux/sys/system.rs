@@ -15,6 +15,9 @@ const NAME_MAX: usize = 64;
 /// What uname(2) says the kernel's version is: the ABI this kernel answers to.
 pub const RELEASE: &str = "6.1.0-trapgate";
 
+/// And its build.
+pub const VERSION: &str = concat!("#1 SMP trapgate ", env!("CARGO_PKG_VERSION"));
+
 /// uname(2).
 pub fn uname(cx: &mut Cx<'_>, addr: u64) -> SysResult {
     let names = cx.kernel().names.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -22,7 +25,7 @@ pub fn uname(cx: &mut Cx<'_>, addr: u64) -> SysResult {
         b"Linux",
         &names.node,
         RELEASE.as_bytes(),
-        concat!("#1 SMP trapgate ", env!("CARGO_PKG_VERSION")).as_bytes(),
+        VERSION.as_bytes(),
         b"x86_64",
         &names.domain,
     ];
