@@ -10,6 +10,7 @@ pub mod cpuinfo;
 pub mod dentry;
 pub mod devfs;
 pub mod device;
+pub mod devpts;
 pub mod dirfile;
 pub mod fdtable;
 pub mod file;

@@ -184,7 +184,8 @@ impl Process {
     #[must_use]
     pub fn last_name(&self) -> Vec<u8> {
         let last = self.state().last.as_ref().map(|last| last.1.clone());
-        last.unwrap_or_else(|| b"init".to_vec())
+        let phantom: &[u8] = if self.pid == super::table::INIT { b"init" } else { b"trapgate" };
+        last.unwrap_or_else(|| phantom.to_vec())
     }
     /// Parent, group and session; zeros once it was reaped.
     #[must_use]

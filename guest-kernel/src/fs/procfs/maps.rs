@@ -41,9 +41,9 @@ fn line(out: &mut Vec<u8>, vma: &Vma, view: &View) {
             (dev, ino) = (1, u64::from(attached.id.cast_unsigned()));
             let key = view.kernel.shm.get(attached.id).map_or(0, |s| s.key);
             name = format!("/SYSV{key:08x} (deleted)").into_bytes();
-        } else if vma.name.is_none() && vma.is_shared() {
+        } else if vma.is_shared() {
+            // Shared anonymous memory, whose name is its mapping's own.
             (dev, ino) = (1, object.id());
-            name = b"/dev/zero (deleted)".to_vec();
         } else if vma.name.is_some() {
             offset = 0;
         }
