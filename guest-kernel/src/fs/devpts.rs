@@ -69,8 +69,7 @@ struct Node {
 pub fn create(kernel: &Arc<Kernel>) -> Arc<Dentry> {
     let fs = Arc::new(DevPts { dev: kernel.fs.new_dev(), nodes: Mutex::default() });
     let time = kernel.host.realtime();
-    let node =
-        |what| Arc::new(Node { fs: fs.clone(), common: Common::default(), what, time });
+    let node = |what| Arc::new(Node { fs: fs.clone(), common: Common::default(), what, time });
     let root: Arc<dyn Inode> = node(What::Root(node(What::Ptmx)));
     Dentry::root(root)
 }

@@ -86,8 +86,7 @@ impl Builder {
         let mut at = &mut self.root;
         let (dirs, name) = path.rsplit_once('/').unwrap_or(("", path));
         for dir in dirs.split('/').filter(|d| !d.is_empty()) {
-            let next =
-                at.entry(dir.into()).or_insert_with(|| Draft::Dir(BTreeMap::new()));
+            let next = at.entry(dir.into()).or_insert_with(|| Draft::Dir(BTreeMap::new()));
             match next {
                 Draft::Dir(inner) => at = inner,
                 // A table that puts a file below a file: the file is dropped.

@@ -23,9 +23,23 @@ pub fn create(kernel: &Arc<Kernel>) -> Arc<Dentry> {
     memory(&mut tree);
     network(&mut tree);
     for dir in [
-        "block", "bus", "class/block", "class/tty", "dev/block", "dev/char", "firmware",
-        "fs/cgroup", "fs/fuse", "hypervisor", "module", "power", "devices/virtual/tty",
-        "kernel/debug", "kernel/tracing", "kernel/security", "kernel/mm/hugepages",
+        "block",
+        "bus",
+        "class/block",
+        "class/tty",
+        "dev/block",
+        "dev/char",
+        "firmware",
+        "fs/cgroup",
+        "fs/fuse",
+        "hypervisor",
+        "module",
+        "power",
+        "devices/virtual/tty",
+        "kernel/debug",
+        "kernel/tracing",
+        "kernel/security",
+        "kernel/mm/hugepages",
     ] {
         tree.dir(dir);
     }

@@ -57,6 +57,8 @@ pub struct Process {
     pub personality: AtomicU32,
     /// `/proc/PID/oom_score_adj`.
     pub oom_score_adj: AtomicI32,
+    /// What the unprivileged cannot set it below.
+    pub oom_score_adj_min: AtomicI32,
     /// `/proc/PID/coredump_filter`.
     pub coredump_filter: AtomicU32,
     /// Resource limits by RLIMIT_* number: soft, hard.
@@ -88,6 +90,7 @@ impl Process {
             dumpable: AtomicU32::new(1),
             personality: AtomicU32::new(0),
             oom_score_adj: AtomicI32::new(0),
+            oom_score_adj_min: AtomicI32::new(0),
             coredump_filter: AtomicU32::new(0x33),
             limits: Mutex::new(limits),
             state: Mutex::default(),

@@ -28,8 +28,8 @@ use crate::{
     fs::{
         buf::{Sink, Source},
         device::makedev,
-        file::{FileOps, OpenFile, Ready},
         devpts,
+        file::{FileOps, OpenFile, Ready},
         inode::{Attr, SetAttr, mode},
     },
     kernel::Kernel,

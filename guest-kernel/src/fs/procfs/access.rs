@@ -9,7 +9,10 @@ use std::sync::atomic::Ordering;
 
 /// `who` may read what a tracer could (PTRACE_MODE_READ_FSCREDS).
 pub(super) fn may_trace(who: &Actor, view: &View) -> bool {
-    if who.task.as_ref().is_some_and(|t| std::ptr::eq(&raw const *t.process, &raw const *view.process))
+    if who
+        .task
+        .as_ref()
+        .is_some_and(|t| std::ptr::eq(&raw const *t.process, &raw const *view.process))
     {
         return true;
     }

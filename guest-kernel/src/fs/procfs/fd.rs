@@ -29,7 +29,11 @@ pub(super) fn open(view: &View, fd: i32) -> Result<Arc<OpenFile>, Errno> {
 /// ENOENT.
 pub(super) fn info(view: &View, fd: i32) -> Result<Vec<u8>, Errno> {
     let Entry { file, cloexec } = entry(view, fd)?;
-    let mut flags = file.flags() | OpenFlags::LARGEFILE;
+    let mut flags = file.flags();
+    if file.path.is_some() {
+        // open(2) sets it for every 64-bit program.
+        flags |= OpenFlags::LARGEFILE;
+    }
     if cloexec {
         flags |= OpenFlags::CLOEXEC;
     }
@@ -37,10 +41,8 @@ pub(super) fn info(view: &View, fd: i32) -> Result<Vec<u8>, Errno> {
     // What has no mount lies on the kernel's own, whose id no namespace shows.
     let mount = file.path.as_ref().map_or(1, |p| p.mount.id);
     let ino = file.attr()?.ino;
-    let mut out = format!(
-        "pos:\t{position}\nflags:\t0{:o}\nmnt_id:\t{mount}\nino:\t{ino}\n",
-        flags.bits()
-    );
+    let mut out =
+        format!("pos:\t{position}\nflags:\t0{:o}\nmnt_id:\t{mount}\nino:\t{ino}\n", flags.bits());
     let _ = write!(out, "{}", file.ops.fdinfo(&file));
     Ok(out.into_bytes())
 }

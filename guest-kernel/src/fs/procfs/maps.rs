@@ -21,8 +21,7 @@ fn head(start: u64, end: u64, access: &str, offset: u64, dev: u64, ino: u64) -> 
 fn line(out: &mut Vec<u8>, vma: &Vma, view: &View) {
     let has = |prot, yes| if vma.prot.contains(prot) { yes } else { '-' };
     let shared = if vma.is_shared() { 's' } else { 'p' };
-    let access =
-        [has(Prot::READ, 'r'), has(Prot::WRITE, 'w'), has(Prot::EXEC, 'x'), shared];
+    let access = [has(Prot::READ, 'r'), has(Prot::WRITE, 'w'), has(Prot::EXEC, 'x'), shared];
     let access = String::from_iter(access);
     let (mut name, mut dev, mut ino) = (Vec::new(), 0, 0);
     let mut offset = 0;

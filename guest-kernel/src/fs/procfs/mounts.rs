@@ -53,8 +53,11 @@ fn own_options(mount: &Mount) -> String {
     }
 }
 
+/// A mount and its mount point.
+type Seen = (Arc<Mount>, Vec<u8>);
+
 /// Mounts below the process's root with their mount points; none of a process that has ended.
-fn visible(view: &View) -> Result<Vec<(Arc<Mount>, Vec<u8>)>, Errno> {
+fn visible(view: &View) -> Result<Vec<Seen>, Errno> {
     let task = view.task.as_ref().ok_or(Errno::EINVAL)?;
     let fs = task.fs();
     let root = fs.root();

@@ -30,20 +30,21 @@ pub(super) fn oom_score_adj(view: &View) -> Result<Vec<u8>, Errno> {
     let value = view.process.oom_score_adj.load(Ordering::Relaxed);
     Ok(format!("{value}\n").into_bytes())
 }
-/// Sets it; less than it was only with CAP_SYS_RESOURCE.
+/// Sets it; below the privileged's last setting only with CAP_SYS_RESOURCE.
 pub(super) fn set_oom_score_adj(view: &View, who: &Opener, text: &[u8]) -> Result<(), Errno> {
     let value = i32::try_from(number(text)?).map_err(|_| Errno::EINVAL)?;
     if !(-MAX..=MAX).contains(&value) {
         return Err(Errno::EINVAL);
     }
-    adjust(view, who, value)
-}
-fn adjust(view: &View, who: &Opener, value: i32) -> Result<(), Errno> {
-    let slot = &view.process.oom_score_adj;
-    if value < slot.load(Ordering::Relaxed) && !who.capable(cap::SYS_RESOURCE) {
+    let privileged = who.capable(cap::SYS_RESOURCE);
+    let least = &view.process.oom_score_adj_min;
+    if value < least.load(Ordering::Relaxed) && !privileged {
         return Err(Errno::EACCES);
     }
-    slot.store(value, Ordering::Relaxed);
+    view.process.oom_score_adj.store(value, Ordering::Relaxed);
+    if privileged {
+        least.store(value, Ordering::Relaxed);
+    }
     Ok(())
 }
 /// `oom_adj`.
@@ -58,7 +59,13 @@ pub(super) fn set_oom_adj(view: &View, who: &Opener, text: &[u8]) -> Result<(), 
     if !(OLD_MIN..=OLD_MAX).contains(&old) {
         return Err(Errno::EINVAL);
     }
-    adjust(view, who, if old == OLD_MAX { MAX } else { old * MAX / -OLD_MIN })
+    let value = if old == OLD_MAX { MAX } else { old * MAX / -OLD_MIN };
+    let slot = &view.process.oom_score_adj;
+    if value < slot.load(Ordering::Relaxed) && !who.capable(cap::SYS_RESOURCE) {
+        return Err(Errno::EACCES);
+    }
+    slot.store(value, Ordering::Relaxed);
+    Ok(())
 }
 /// `coredump_filter`.
 pub(super) fn coredump_filter(view: &View) -> Result<Vec<u8>, Errno> {

@@ -136,15 +136,8 @@ pub(super) fn statm(view: &View) -> Result<Vec<u8>, Errno> {
 }
 /// `io`: bytes moved are not counted.
 pub(super) fn io(_view: &View) -> Result<Vec<u8>, Errno> {
-    let keys = [
-        "rchar",
-        "wchar",
-        "syscr",
-        "syscw",
-        "read_bytes",
-        "write_bytes",
-        "cancelled_write_bytes",
-    ];
+    let keys =
+        ["rchar", "wchar", "syscr", "syscw", "read_bytes", "write_bytes", "cancelled_write_bytes"];
     Ok(keys.iter().map(|key| format!("{key}: 0\n")).collect::<String>().into_bytes())
 }
 /// `wchan`: 0, as for anybody but a host's administrator.

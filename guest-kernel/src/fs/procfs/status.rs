@@ -5,10 +5,7 @@ use std::{fmt::Write as _, sync::atomic::Ordering};
 use super::view::View;
 use crate::{
     error::Errno,
-    fs::{
-        inode::Magic,
-        textfile::Opener,
-    },
+    fs::{inode::Magic, textfile::Opener},
     signal::set::SigSet,
     task::process::rlimit,
 };
@@ -192,7 +189,8 @@ pub(super) fn limits(view: &View) -> Result<Vec<u8>, Errno> {
         ("Max realtime timeout", "us"),
     ];
     let show = |v: u64| if v == rlimit::INFINITY { "unlimited".to_owned() } else { v.to_string() };
-    let mut out = format!("{:<25} {:<20} {:<20} {:<10}\n", "Limit", "Soft Limit", "Hard Limit", "Units");
+    let mut out =
+        format!("{:<25} {:<20} {:<20} {:<10}\n", "Limit", "Soft Limit", "Hard Limit", "Units");
     for ((name, unit), (soft, hard)) in ROWS.iter().zip(view.process.limits()) {
         let (soft, hard) = (show(soft), show(hard));
         if unit.is_empty() {

@@ -156,7 +156,7 @@ const ROWS: &[(&str, Kind)] = &[
     ("fs/dir-notify-enable", Int(1, 0, 1)),
     ("fs/aio-max-nr", Int(65536, 0, MAX)),
     ("fs/aio-nr", Fixed("0")),
-    ("fs/mount-max", Int(100_000, 1, INT)),
+    ("fs/mount-max", Fixed("10000")),
     ("fs/overflowuid", Int(65534, 0, 65535)),
     ("fs/overflowgid", Int(65534, 0, 65535)),
     ("fs/dentry-state", Fixed("0\t0\t45\t0\t0\t0")),

@@ -55,8 +55,8 @@ pub(super) fn add(tree: &mut Builder, kernel: &Arc<Kernel>) {
         .fixed("tty/ldiscs", "n_tty       0\n");
 }
 
-const FILESYSTEMS: &str = "nodev\tsysfs\nnodev\ttmpfs\nnodev\tproc\nnodev\tcgroup2\nnodev\tdevtmpfs\n\
-                           nodev\tdevpts\nnodev\toverlay\nnodev\tmqueue\n";
+const FILESYSTEMS: &str = "nodev\tsysfs\nnodev\ttmpfs\nnodev\tproc\nnodev\tdevtmpfs\nnodev\tdevpts\n\
+                           nodev\tmqueue\nnodev\tramfs\n";
 const DEVICES: &str = "Character devices:\n  1 mem\n  5 /dev/tty\n  5 /dev/console\n  5 /dev/ptmx\n\
                        136 pts\n\nBlock devices:\n";
 
@@ -181,9 +181,23 @@ fn vmstat(kernel: &Arc<Kernel>) -> String {
     let used = total - free;
     let mut out = format!("nr_free_pages {free}\nnr_inactive_anon 0\nnr_active_anon {used}\n");
     for key in [
-        "nr_inactive_file", "nr_active_file", "nr_unevictable", "nr_mlock", "nr_anon_pages",
-        "nr_mapped", "nr_file_pages", "nr_dirty", "nr_writeback", "nr_shmem", "pgpgin", "pgpgout",
-        "pswpin", "pswpout", "pgfault", "pgmajfault", "oom_kill",
+        "nr_inactive_file",
+        "nr_active_file",
+        "nr_unevictable",
+        "nr_mlock",
+        "nr_anon_pages",
+        "nr_mapped",
+        "nr_file_pages",
+        "nr_dirty",
+        "nr_writeback",
+        "nr_shmem",
+        "pgpgin",
+        "pgpgout",
+        "pswpin",
+        "pswpout",
+        "pgfault",
+        "pgmajfault",
+        "oom_kill",
     ] {
         let _ = writeln!(out, "{key} 0");
     }

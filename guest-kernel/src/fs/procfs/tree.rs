@@ -21,9 +21,7 @@ use crate::{
         dirfile::{DirFile, kind_of},
         file::{FileOps, OpenFile},
         flags::OpenFlags,
-        inode::{
-            Actor, Attr, Common, DirEntry, FileSystem, Inode, Magic, NewNode, SetAttr, mode,
-        },
+        inode::{Actor, Attr, Common, DirEntry, FileSystem, Inode, Magic, NewNode, SetAttr, mode},
         synth::{self, SynthFs},
         textfile::{Make, Opener, TextFile},
     },
@@ -317,9 +315,7 @@ impl Node {
             }
             Kind::Open(open) => open(&view)?,
             Kind::Link(_) => return Err(Errno::ELOOP),
-            Kind::Dir(_) | Kind::Tasks | Kind::Fds | Kind::FdInfos | Kind::Net => {
-                Arc::new(DirFile)
-            }
+            Kind::Dir(_) | Kind::Tasks | Kind::Fds | Kind::FdInfos | Kind::Net => Arc::new(DirFile),
         })
     }
 }

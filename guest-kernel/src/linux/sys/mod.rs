@@ -13,6 +13,7 @@ pub mod mempolicy;
 pub mod message;
 pub mod mm;
 pub mod mm_lock;
+pub mod mount;
 pub mod netdev;
 pub mod open;
 pub mod path;
