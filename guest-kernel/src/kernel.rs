@@ -137,6 +137,8 @@ pub struct Kernel {
     pub epoll_nesting: crate::epoll::NestingLock,
     /// Semaphores and message queues.
     pub ipc: crate::ipc::Ipc,
+    /// What was written below /proc/sys.
+    pub sysctls: crate::fs::procfs::sysctl::Settings,
     /// SysV shared memory segments.
     pub shm: crate::mm::shm::Segments,
     /// The vDSO's page, once a program has been loaded.
@@ -170,6 +172,7 @@ impl Kernel {
             ttys: Default::default(),
             epoll_nesting: Default::default(),
             ipc: Default::default(),
+            sysctls: Default::default(),
             shm: Default::default(),
             vdso: Mutex::default(),
             next_id: AtomicU64::new(1),

@@ -294,7 +294,7 @@ fn first_program(
             _ => std::io::stderr().is_terminal(),
         };
         let stream = match console {
-            Some(console) if terminal => console.guest.file().ok(),
+            Some(console) if terminal => console.guest.file(&who).ok(),
             _ => streams.open(number),
         };
         if let Some(stream) = stream {

@@ -324,6 +324,23 @@ impl FileOps for Epoll {
     fn describe(&self) -> String {
         "anon_inode:[eventpoll]".to_owned()
     }
+    fn fdinfo(&self, _file: &OpenFile) -> String {
+        let items: Vec<(i32, Arc<Item>)> =
+            self.items().iter().map(|((fd, _), item)| (*fd, item.clone())).collect();
+        let line = |(fd, item): (i32, Arc<Item>)| {
+            let Interest { events, mode, data } = *item.interest();
+            let file = item.file.upgrade();
+            let attr = file.as_ref().and_then(|f| f.attr().ok()).unwrap_or_default();
+            let position = file.as_ref().map_or(0, |f| f.with_position(|p| *p));
+            format!(
+                "tfd: {fd:>8} events: {:>8x} data: {data:>16x}  pos:{position} ino:{:x} sdev:{:x}\n",
+                events.bits() | mode.bits(),
+                attr.ino,
+                attr.dev
+            )
+        };
+        items.into_iter().map(line).collect()
+    }
     fn as_any(&self) -> &dyn Any {
         self
     }

@@ -6,7 +6,7 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
-use super::{dentry::Path, mount::Namespace};
+use super::{dentry::Path, mount::Namespace, state::FsState};
 
 struct Places {
     root: Path,
@@ -42,6 +42,30 @@ impl FsContext {
             places: Mutex::new(Places { root: places.root.clone(), cwd: places.cwd.clone() }),
             umask: AtomicU32::new(self.umask()),
         })
+    }
+    /// A copy in a mount tree of its own (CLONE_NEWNS).
+    #[must_use]
+    pub fn isolate(&self, state: &FsState) -> Arc<FsContext> {
+        let (mut root, mut cwd) = (self.root(), self.cwd());
+        let namespace = self.namespace.copy(state, &mut [&mut root, &mut cwd]);
+        Arc::new(FsContext {
+            namespace,
+            places: Mutex::new(Places { root, cwd }),
+            umask: AtomicU32::new(self.umask()),
+        })
+    }
+    /// Whoever was at `old` is at `new` now (pivot_root(2)).
+    pub fn pivot(&self, old: &Path, new: &Path) {
+        let mut places = self.places();
+        let Places { root, cwd } = &mut *places;
+        let mut gone = Vec::new();
+        for place in [root, cwd] {
+            if place.same(old) {
+                gone.push(std::mem::replace(place, new.clone()));
+            }
+        }
+        drop(places);
+        drop(gone);
     }
     /// The mount tree.
     #[must_use]

@@ -1,7 +1,10 @@
 //! /dev: a tmpfs with the usual nodes, and the memory devices behind them (null(4), full(4),
 //! random(4)). Terminals register their own numbers.
 
-use std::{any::Any, sync::Arc};
+use std::{
+    any::Any,
+    sync::{Arc, Weak},
+};
 
 use super::{
     buf::{Sink, Source},
@@ -16,6 +19,8 @@ use crate::{
     error::{Errno, Stop},
     host::Host,
     kernel::Kernel,
+    mm::{object::MemObject, store::PageStore},
+    platform::PAGE_SIZE,
 };
 
 const MEM: u32 = 1;
@@ -32,6 +37,7 @@ enum Kind {
 struct Memory {
     kind: Kind,
     host: Arc<dyn Host>,
+    kernel: Weak<Kernel>,
 }
 
 impl Device for Memory {
@@ -42,7 +48,8 @@ impl Device for Memory {
         _rdev: u64,
         _flags: OpenFlags,
     ) -> Result<Arc<dyn FileOps>, Stop> {
-        Ok(Arc::new(Memory { kind: self.kind, host: self.host.clone() }))
+        let (host, kernel) = (self.host.clone(), self.kernel.clone());
+        Ok(Arc::new(Memory { kind: self.kind, host, kernel }))
     }
 }
 
@@ -85,6 +92,15 @@ impl FileOps for Memory {
     fn write_at(&self, file: &OpenFile, src: &mut Source<'_>, _at: u64) -> Result<usize, Errno> {
         self.write(file, src)
     }
+    /// A mapping of `/dev/zero` is memory of its own: each gets a fresh object.
+    fn object(&self) -> Result<Arc<dyn MemObject>, Errno> {
+        if self.kind != Kind::Zero {
+            return Err(Errno::ENODEV);
+        }
+        let kernel = self.kernel.upgrade().ok_or(Errno::ENODEV)?;
+        let len = i64::MAX.cast_unsigned() & !(PAGE_SIZE - 1);
+        Ok(PageStore::new(kernel.fresh_id(), &kernel.frames, len, None))
+    }
     fn seek(&self, _file: &OpenFile, _offset: i64, _whence: u32) -> Result<u64, Errno> {
         Ok(0)
     }
@@ -117,7 +133,8 @@ pub fn create(kernel: &Arc<Kernel>, who: &Actor) -> Result<Arc<Dentry>, Errno> {
     let kinds =
         [(3, Kind::Null), (5, Kind::Zero), (7, Kind::Full), (8, Kind::Random), (9, Kind::Random)];
     for (minor, kind) in kinds {
-        let device = Arc::new(Memory { kind, host: kernel.host.clone() });
+        let (host, kernel_ref) = (kernel.host.clone(), Arc::downgrade(kernel));
+        let device = Arc::new(Memory { kind, host, kernel: kernel_ref });
         kernel.fs.devices.register(MEM, minor, device);
     }
     let root = TmpFs::create(kernel, "devtmpfs", 1 << 20, 0o755);

@@ -9,6 +9,7 @@ pub use super::flags::MountFlags;
 use super::{
     dentry::{Dentry, Path},
     inode::FileSystem,
+    state::FsState,
 };
 use crate::error::Errno;
 
@@ -78,8 +79,22 @@ impl Mount {
     }
 }
 
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        for mount in self.mounts().iter() {
+            if let Some(on) = mount.set_mountpoint(None) {
+                on.dentry.mounted.fetch_sub(1, Ordering::AcqRel);
+            }
+        }
+    }
+}
+
+/// Most mounts of a tree (`fs.mount-max`).
+pub const MAX_MOUNTS: usize = 10_000;
+
 /// A mount tree.
 pub struct Namespace {
+    id: u64,
     mounts: Mutex<Vec<Arc<Mount>>>,
 }
 
@@ -87,7 +102,12 @@ impl Namespace {
     /// A tree of one mount.
     #[must_use]
     pub fn new(root: Arc<Mount>) -> Arc<Namespace> {
-        Arc::new(Namespace { mounts: Mutex::new(vec![root]) })
+        Arc::new(Namespace { id: 0, mounts: Mutex::new(vec![root]) })
+    }
+    /// A number no other mount tree of the VM has; 0 for the first.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
     }
     fn mounts(&self) -> MutexGuard<'_, Vec<Arc<Mount>>> {
         self.mounts.lock().unwrap_or_else(PoisonError::into_inner)
@@ -107,6 +127,85 @@ impl Namespace {
         at.dentry.mounted.fetch_add(1, Ordering::AcqRel);
         mount.set_mountpoint(Some(at));
         self.mounts().push(mount);
+    }
+    /// There is room for `more` mounts.
+    ///
+    /// # Errors
+    /// ENOSPC.
+    pub fn admit(&self, more: usize) -> Result<(), Errno> {
+        if self.mounts().len() + more > MAX_MOUNTS { Err(Errno::ENOSPC) } else { Ok(()) }
+    }
+    /// The mounts below `path`, parents before children: what a recursive bind takes along.
+    #[must_use]
+    pub fn below(&self, path: &Path) -> Vec<Arc<Mount>> {
+        let mut found: Vec<Arc<Mount>> = Vec::new();
+        let mut again = true;
+        let all = self.list();
+        // The list has parents first except after a pivot, so look until nothing is added.
+        while std::mem::take(&mut again) {
+            for mount in &all {
+                let Some(on) = mount.mountpoint() else { continue };
+                let inside = Arc::ptr_eq(&on.mount, &path.mount)
+                    && path.dentry.is_ancestor_of(&on.dentry)
+                    || found.iter().any(|m| Arc::ptr_eq(m, &on.mount));
+                if inside && !found.iter().any(|m| Arc::ptr_eq(m, mount)) {
+                    found.push(mount.clone());
+                    again = true;
+                }
+            }
+        }
+        found
+    }
+    /// Moves `mount` to `at` (MS_MOVE).
+    ///
+    /// # Errors
+    /// EINVAL if it is not a mount of this tree or its root; ELOOP if `at` lies in it.
+    pub fn move_to(&self, mount: &Arc<Mount>, at: Path) -> Result<(), Errno> {
+        let mut mounts = self.mounts();
+        let index = mounts.iter().position(|m| Arc::ptr_eq(m, mount)).ok_or(Errno::EINVAL)?;
+        if index == 0 {
+            return Err(Errno::EINVAL);
+        }
+        let mut above = Some(at.mount.clone());
+        while let Some(here) = above {
+            if Arc::ptr_eq(&here, mount) {
+                return Err(Errno::ELOOP);
+            }
+            above = here.mountpoint().map(|on| on.mount);
+        }
+        at.dentry.mounted.fetch_add(1, Ordering::AcqRel);
+        if let Some(old) = mount.set_mountpoint(Some(at)) {
+            old.dentry.mounted.fetch_sub(1, Ordering::AcqRel);
+        }
+        // The last mount on a place is the one that is seen.
+        let moved = mounts.remove(index);
+        mounts.push(moved);
+        Ok(())
+    }
+    /// A tree of its own with the same mounts (CLONE_NEWNS), and `places` in it.
+    #[must_use]
+    pub fn copy(&self, fs: &FsState, places: &mut [&mut Path]) -> Arc<Namespace> {
+        let old = self.list();
+        let new: Vec<Arc<Mount>> = old
+            .iter()
+            .map(|m| Mount::new(fs.new_mount(), &m.source, m.root.clone(), m.flags()))
+            .collect();
+        let twin = |mount: &Arc<Mount>| {
+            old.iter().position(|m| Arc::ptr_eq(m, mount)).map(|index| new[index].clone())
+        };
+        for (from, to) in old.iter().zip(&new) {
+            let Some(on) = from.mountpoint() else { continue };
+            if let Some(mount) = twin(&on.mount) {
+                on.dentry.mounted.fetch_add(1, Ordering::AcqRel);
+                to.set_mountpoint(Some(Path { mount, dentry: on.dentry }));
+            }
+        }
+        for place in places {
+            if let Some(mount) = twin(&place.mount) {
+                place.mount = mount;
+            }
+        }
+        Arc::new(Namespace { id: fs.new_namespace(), mounts: Mutex::new(new) })
     }
     /// Takes `mount` out of the tree.
     ///
@@ -137,24 +236,27 @@ impl Namespace {
         }
         Ok(())
     }
-    /// Makes `new` the root and puts the old root on `put_old` (pivot_root(2)).
+    /// Puts `new` where `root` was, and `root` on `put_old` (pivot_root(2)).
     ///
     /// # Errors
-    /// EINVAL if `new` is not a mount of this tree.
-    pub fn pivot(&self, new: &Arc<Mount>, put_old: Path) -> Result<(), Errno> {
+    /// EINVAL if one of them is not a mount of this tree, or `new` is its root.
+    pub fn pivot(&self, root: &Arc<Mount>, new: &Arc<Mount>, put_old: Path) -> Result<(), Errno> {
         let mut mounts = self.mounts();
-        let index = mounts.iter().position(|m| Arc::ptr_eq(m, new)).ok_or(Errno::EINVAL)?;
+        let place = |m: &Arc<Mount>| mounts.iter().position(|other| Arc::ptr_eq(other, m));
+        let (from, index) = (place(root).ok_or(Errno::EINVAL)?, place(new).ok_or(Errno::EINVAL)?);
         if index == 0 {
-            return Err(Errno::EBUSY);
+            return Err(Errno::EINVAL);
         }
-        let old = mounts[0].clone();
-        let top = mounts.remove(index);
-        mounts.insert(0, top);
-        if let Some(on) = new.set_mountpoint(None) {
-            on.dentry.mounted.fetch_sub(1, Ordering::AcqRel);
+        if from == 0 {
+            let top = mounts.remove(index);
+            mounts.insert(0, top);
         }
         put_old.dentry.mounted.fetch_add(1, Ordering::AcqRel);
-        old.set_mountpoint(Some(put_old));
+        let below = root.set_mountpoint(Some(put_old));
+        // The place below goes from one to the other and stays a mount point.
+        if let Some(on) = new.set_mountpoint(below) {
+            on.dentry.mounted.fetch_sub(1, Ordering::AcqRel);
+        }
         Ok(())
     }
     /// What is seen at `path`: the topmost mount there, or `path` itself.

@@ -108,8 +108,10 @@ pub fn build(kernel: &Arc<Kernel>, config: &FsConfig) -> Result<Arc<FsContext>, 
     // The host's own /proc and /sys must not show through: they speak of the monitor.
     let system = quiet | MountFlags::NOEXEC;
     tree.mount("proc", b"/proc", super::procfs::create(kernel), system)?;
-    tree.mount("sysfs", b"/sys", TmpFs::create(kernel, "sysfs", 1 << 20, 0o555), system)?;
+    tree.mount("sysfs", b"/sys", super::sysfs::create(kernel), system)?;
     tree.mount("devtmpfs", b"/dev", dev, MountFlags::NOSUID | flags)?;
+    let terminals = MountFlags::NOSUID | MountFlags::NOEXEC | flags;
+    tree.mount("devpts", b"/dev/pts", super::devpts::create(kernel), terminals)?;
     tree.mount("tmpfs", b"/dev/shm", TmpFs::create(kernel, "tmpfs", half, 0o1777), quiet)?;
     tree.mount("tmpfs", b"/tmp", TmpFs::create(kernel, "tmpfs", half, 0o1777), quiet)?;
     for target in &config.tmpfs {

@@ -24,6 +24,7 @@ pub struct FsState {
     pub lock_waits: Waits,
     devs: AtomicU64,
     mounts: AtomicU64,
+    namespaces: AtomicU64,
 }
 
 impl FsState {
@@ -31,6 +32,10 @@ impl FsState {
     pub fn new_dev(&self) -> u64 {
         let minor = 20 + self.devs.fetch_add(1, Ordering::Relaxed);
         makedev(0, u32::try_from(minor).unwrap_or(u32::MAX))
+    }
+    /// A mount tree's number; the first has 0.
+    pub fn new_namespace(&self) -> u64 {
+        1 + self.namespaces.fetch_add(1, Ordering::Relaxed)
     }
     /// A mount id.
     pub fn new_mount(&self) -> u64 {

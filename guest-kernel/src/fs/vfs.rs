@@ -483,6 +483,10 @@ pub fn open_exec_at(who: &Actor, path: &Path) -> Result<Arc<OpenFile>, Errno> {
         return Err(Errno::EACCES);
     }
     perm::check(&who.creds, &attr, perm::EXEC)?;
+    let body = super::tmpfs::TmpFs::of(path.inode()).and_then(super::tmpfs::Node::body);
+    if body.is_some_and(|body| body.is_being_written()) {
+        return Err(Errno::ETXTBSY);
+    }
     let flags = OpenFlags::empty();
     let ops = path.inode().clone().open(who, flags)?;
     Ok(OpenFile::at(ops, path.clone(), flags))

@@ -152,7 +152,12 @@ impl<'a> Walk<'a> {
         if self.resolve.contains(Resolve::BENEATH) {
             return Err(Errno::EXDEV);
         }
-        self.crossed(from, self.root.clone())
+        // What is mounted over a root is not seen by who has that root, as on Linux.
+        let leaves = !std::sync::Arc::ptr_eq(&from.mount, &self.root.mount);
+        if leaves && self.resolve.contains(Resolve::NO_XDEV) {
+            return Err(Errno::EXDEV);
+        }
+        Ok(self.root.clone())
     }
 
     fn run(

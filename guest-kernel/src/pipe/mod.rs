@@ -363,6 +363,14 @@ impl FileOps for PipeEnd {
         let attr = Attr { ino: self.pipe.id, mode: mode::FIFO | 0o600, ..Attr::default() };
         Ok(Attr { nlink: 1, blksize: 4096, ..attr })
     }
+    /// Another end, of whichever kind is asked for; unlike a FIFO's it waits for no peer.
+    fn reopen(&self, _file: &OpenFile, flags: OpenFlags) -> Result<Arc<dyn FileOps>, Errno> {
+        let both = flags.contains(OpenFlags::RDWR);
+        let writes = both || flags.contains(OpenFlags::WRONLY);
+        let end = PipeEnd::open(&self.pipe, both || !writes, writes, false);
+        self.pipe.queue.wake();
+        Ok(end)
+    }
     fn describe(&self) -> String {
         format!("pipe:[{}]", self.pipe.id)
     }

@@ -78,6 +78,12 @@ impl FileOps for SignalFd {
     fn queue(&self) -> Option<Arc<WaitQueue>> {
         Some(self.arrivals.clone())
     }
+    fn describe(&self) -> String {
+        "anon_inode:[signalfd]".to_owned()
+    }
+    fn fdinfo(&self, _file: &OpenFile) -> String {
+        format!("sigmask:\t{:016x}\n", self.set().0)
+    }
     fn as_any(&self) -> &dyn Any {
         self
     }

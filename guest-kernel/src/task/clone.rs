@@ -103,7 +103,13 @@ pub fn make(
     let parts = TaskParts {
         mm,
         files: if flags.contains(CloneFlags::FILES) { files } else { files.duplicate() },
-        fs: if flags.contains(CloneFlags::FS) { fs } else { fs.duplicate() },
+        fs: if flags.contains(CloneFlags::FS) {
+            fs
+        } else if flags.contains(CloneFlags::NEWNS) {
+            fs.isolate(&kernel.fs)
+        } else {
+            fs.duplicate()
+        },
         creds: task.creds(),
         signals: TaskSignals::inherit(&task.signals, keep_stack),
         comm: task.comm(),
@@ -185,6 +191,10 @@ fn child_process(task: &Task, pid: Tid, flags: CloneFlags) -> Arc<Process> {
     child.timers.watch_limit(&child);
     child.dumpable.store(parent.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
     child.personality.store(parent.personality.load(Ordering::Relaxed), Ordering::Relaxed);
+    child
+        .oom_score_adj_min
+        .store(parent.oom_score_adj_min.load(Ordering::Relaxed), Ordering::Relaxed);
+    child.coredump_filter.store(parent.coredump_filter.load(Ordering::Relaxed), Ordering::Relaxed);
     child.oom_score_adj.store(parent.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);
     child
 }

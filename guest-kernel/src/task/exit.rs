@@ -55,7 +55,7 @@ pub(super) fn finish(task: &Arc<Task>) {
         {
             let mut state = process.state();
             state.dead_threads.add(&task.usage());
-            state.last_uid = task.creds().uid;
+            state.last = Some((task.creds(), task.name()));
         }
         task.set_run_state(RunState::Ended);
         let left = process.drop_thread(task);

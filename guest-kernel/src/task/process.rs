@@ -27,8 +27,8 @@ pub(super) struct State {
     pub(super) dead_threads: Usage,
     /// Used by children that were waited for.
     pub(super) children: Usage,
-    /// Real user id of the last thread that ended.
-    pub(super) last_uid: u32,
+    /// Credentials and name of the last thread that ended, which a zombie keeps.
+    pub(super) last: Option<(Arc<crate::creds::Creds>, Vec<u8>)>,
 }
 
 /// A thread group.
@@ -57,6 +57,10 @@ pub struct Process {
     pub personality: AtomicU32,
     /// `/proc/PID/oom_score_adj`.
     pub oom_score_adj: AtomicI32,
+    /// What the unprivileged cannot set it below.
+    pub oom_score_adj_min: AtomicI32,
+    /// `/proc/PID/coredump_filter`.
+    pub coredump_filter: AtomicU32,
     /// Resource limits by RLIMIT_* number: soft, hard.
     limits: Mutex<[(u64, u64); 16]>,
     pub(super) state: Mutex<State>,
@@ -86,6 +90,8 @@ impl Process {
             dumpable: AtomicU32::new(1),
             personality: AtomicU32::new(0),
             oom_score_adj: AtomicI32::new(0),
+            oom_score_adj_min: AtomicI32::new(0),
+            coredump_filter: AtomicU32::new(0x33),
             limits: Mutex::new(limits),
             state: Mutex::default(),
             threads: Mutex::default(),
@@ -169,8 +175,20 @@ impl Process {
     /// Real user id, of a zombie its last thread's.
     #[must_use]
     pub fn uid(&self) -> u32 {
-        let last = self.state().last_uid;
+        let last = self.last_creds().map_or(0, |creds| creds.uid);
         self.any_thread().map_or(last, |t| t.creds().uid)
+    }
+    /// Credentials of the last thread that ended.
+    #[must_use]
+    pub fn last_creds(&self) -> Option<Arc<crate::creds::Creds>> {
+        self.state().last.as_ref().map(|last| last.0.clone())
+    }
+    /// Name of the last thread that ended; of the phantoms, what they stand for.
+    #[must_use]
+    pub fn last_name(&self) -> Vec<u8> {
+        let last = self.state().last.as_ref().map(|last| last.1.clone());
+        let phantom: &[u8] = if self.pid == super::table::INIT { b"init" } else { b"trapgate" };
+        last.unwrap_or_else(|| phantom.to_vec())
     }
     /// Parent, group and session; zeros once it was reaped.
     #[must_use]

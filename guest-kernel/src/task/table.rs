@@ -208,6 +208,11 @@ impl TaskTable {
         let tree = self.tree();
         tree.nodes.values().filter(|n| !n.is_phantom()).map(|n| n.process.clone()).collect()
     }
+    /// All processes by pid, zombies and the phantoms included.
+    #[must_use]
+    pub fn everyone(&self) -> Vec<Arc<Process>> {
+        self.tree().nodes.values().map(|n| n.process.clone()).collect()
+    }
     /// Live threads of `pid`, oldest first.
     #[must_use]
     pub fn threads(&self, pid: Tid) -> Vec<Arc<Task>> {

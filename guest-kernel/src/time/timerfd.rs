@@ -126,6 +126,21 @@ impl FileOps for TimerFd {
         self.queue.wake();
         Ok(0)
     }
+    fn describe(&self) -> String {
+        "anon_inode:[timerfd]".to_owned()
+    }
+    /// Which of the boot-time clocks was asked for, and the flags of the last setting, are not kept.
+    fn fdinfo(&self, _file: &OpenFile) -> String {
+        let Setting { value, interval } = self.get();
+        let time = |t: Duration| format!("({}, {})", t.as_secs(), t.subsec_nanos());
+        format!(
+            "clockid: {}\nticks: {}\nsettime flags: 00\nit_value: {}\nit_interval: {}\n",
+            u8::from(!self.realtime),
+            self.ticks().count,
+            time(value),
+            time(interval)
+        )
+    }
     fn as_any(&self) -> &dyn Any {
         self
     }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use super::{Tty, WinSize};
 use crate::{
     error::Errno,
-    fs::file::{OpenFile, OpenFlags},
+    fs::{
+        file::{OpenFile, OpenFlags},
+        inode::{Actor, SetAttr},
+    },
     kernel::Kernel,
     task::Task,
     wait::WaitQueue,
@@ -22,7 +25,10 @@ impl Console {
     /// # Errors
     /// ENOSPC if there are too many terminals.
     pub fn new(kernel: &Arc<Kernel>) -> Result<Console, Errno> {
-        Ok(Console { tty: Tty::new(kernel)? })
+        let tty = Tty::new(kernel, 0)?;
+        let device = Arc::new(super::pty::ConsoleDevice(Arc::downgrade(&tty)));
+        kernel.fs.devices.register(5, 1, device);
+        Ok(Console { tty })
     }
     /// What the user typed.
     pub fn input(&self, bytes: &[u8]) {
@@ -47,12 +53,15 @@ impl Console {
         let size: WinSize = [rows, columns, 0, 0];
         self.tty.resize(size);
     }
-    /// A description for the first program's standard streams.
+    /// A description for the first program's standard streams; the program, `who`, owns the
+    /// terminal from now on.
     ///
     /// # Errors
     /// EIO once hung up.
-    pub fn file(&self) -> Result<Arc<OpenFile>, Errno> {
-        Ok(OpenFile::new(self.tty.open_slave(true)?, OpenFlags::RDWR))
+    pub fn file(&self, who: &Actor) -> Result<Arc<OpenFile>, Errno> {
+        let owner = SetAttr { uid: Some(who.creds.fsuid), ..SetAttr::default() };
+        self.tty.set_attr(&owner)?;
+        super::pty::open_peer(who, &self.tty, OpenFlags::RDWR)
     }
     /// Makes it the controlling terminal of `task`, which leads a session.
     ///

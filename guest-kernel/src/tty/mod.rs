@@ -28,8 +28,9 @@ use crate::{
     fs::{
         buf::{Sink, Source},
         device::makedev,
+        devpts,
         file::{FileOps, OpenFile, Ready},
-        inode::{Attr, mode},
+        inode::{Attr, SetAttr, mode},
     },
     kernel::Kernel,
     signal::{
@@ -43,6 +44,8 @@ use crate::{
 
 /// Major number of pseudo-terminal slaves.
 pub const PTS_MAJOR: u32 = 136;
+/// Group of terminals (`tty`, whose number is 5 wherever it matters).
+const TTY_GROUP: u32 = 5;
 /// Most terminals at once (`kernel.pty.max`).
 const MAX: u32 = 4096;
 
@@ -60,6 +63,8 @@ struct State {
     locked: bool,
     /// TIOCEXCL.
     exclusive: bool,
+    /// Owner, mode and times of its node.
+    node: Attr,
     /// Open descriptions of the program's side, and whether there ever was one.
     opens: u32,
     opened: bool,
@@ -91,7 +96,10 @@ impl Ttys {
     /// Numbers in use, for /dev/pts.
     #[must_use]
     pub fn list(&self) -> Vec<u32> {
-        self.map().iter().filter(|(_, t)| t.strong_count() > 0).map(|(n, _)| *n).collect()
+        let all: Vec<_> = self.map().iter().map(|(n, t)| (*n, t.clone())).collect();
+        // Outside the map's lock: what is dropped here may be a terminal's last reference.
+        let listed = |t: Weak<Tty>| t.upgrade().is_some_and(|t| t.is_listed());
+        all.into_iter().filter(|(_, t)| listed(t.clone())).map(|(n, _)| n).collect()
     }
     /// The terminal `/dev/pts/index`.
     #[must_use]
@@ -101,11 +109,12 @@ impl Ttys {
 }
 
 impl Tty {
-    /// A new terminal with the lowest free number.
+    /// A new terminal with the lowest free number, whose node belongs to `uid`.
     ///
     /// # Errors
     /// ENOSPC when there are too many.
-    pub fn new(kernel: &Arc<Kernel>) -> Result<Arc<Tty>, Errno> {
+    pub fn new(kernel: &Arc<Kernel>, uid: u32) -> Result<Arc<Tty>, Errno> {
+        let now = kernel.host.realtime();
         let mut map = kernel.ttys.map();
         map.retain(|_, tty| tty.strong_count() > 0);
         let index = (0..MAX).find(|n| !map.contains_key(n)).ok_or(Errno::ENOSPC)?;
@@ -121,6 +130,19 @@ impl Tty {
                 hung_up: false,
                 locked: false,
                 exclusive: false,
+                node: Attr {
+                    ino: devpts::FIRST_INO + u64::from(index),
+                    rdev: makedev(PTS_MAJOR, index),
+                    mode: mode::CHR | 0o620,
+                    nlink: 1,
+                    blksize: 1024,
+                    uid,
+                    gid: TTY_GROUP,
+                    atime: now,
+                    mtime: now,
+                    ctime: now,
+                    ..Attr::default()
+                },
                 opens: 0,
                 opened: false,
             }),
@@ -311,9 +333,34 @@ impl Tty {
     pub fn number(&self) -> u64 {
         makedev(PTS_MAJOR, self.index)
     }
-    fn attr(&self) -> Attr {
-        let attr = Attr { ino: u64::from(self.index) + 3, rdev: self.number(), ..Attr::default() };
-        Attr { mode: mode::CHR | 0o620, nlink: 1, blksize: 1024, gid: 5, ..attr }
+    /// stat(2) of its node.
+    pub(crate) fn attr(&self) -> Attr {
+        self.state().node
+    }
+    /// Changes its node.
+    ///
+    /// # Errors
+    /// EINVAL for a length.
+    pub(crate) fn set_attr(&self, change: &SetAttr) -> Result<(), Errno> {
+        let now = self.kernel.upgrade().map(|k| k.host.realtime());
+        let mut state = self.state();
+        let node = &mut state.node;
+        if change.size.is_some() {
+            return Err(Errno::EINVAL);
+        }
+        if let Some(bits) = change.mode {
+            node.mode = mode::CHR | (bits & mode::PERM);
+        }
+        node.uid = change.uid.unwrap_or(node.uid);
+        node.gid = change.gid.unwrap_or(node.gid);
+        node.atime = change.atime.unwrap_or(node.atime);
+        node.mtime = change.mtime.unwrap_or(node.mtime);
+        node.ctime = now.unwrap_or(node.ctime);
+        Ok(())
+    }
+    /// /dev/pts shows it: its master is there.
+    pub(crate) fn is_listed(&self) -> bool {
+        !self.state().hung_up
     }
     /// Opens the program's side; wrap the result in an `OpenFile`.
     ///

@@ -1,6 +1,9 @@
 //! The master's side as a file (pty(7)), and the devices that open terminals.
 
-use std::{any::Any, sync::Arc};
+use std::{
+    any::Any,
+    sync::{Arc, Weak},
+};
 
 use super::Tty;
 use crate::{
@@ -13,6 +16,7 @@ use crate::{
         device::{Device, minor},
         file::{FileOps, OpenFile, OpenFlags, Ready},
         inode::{Actor, Attr, mode},
+        vfs,
     },
     kernel::Kernel,
     wait::WaitQueue,
@@ -29,8 +33,8 @@ impl Master {
     ///
     /// # Errors
     /// ENOSPC.
-    pub fn open(kernel: &Arc<Kernel>) -> Result<Arc<Master>, Errno> {
-        let tty = Tty::new(kernel)?;
+    pub fn open(kernel: &Arc<Kernel>, uid: u32) -> Result<Arc<Master>, Errno> {
+        let tty = Tty::new(kernel, uid)?;
         tty.set_locked(true);
         Ok(Arc::new(Master { tty }))
     }
@@ -136,7 +140,7 @@ impl Device for MasterDevice {
         _rdev: u64,
         _flags: OpenFlags,
     ) -> Result<Arc<dyn FileOps>, Stop> {
-        Ok(Master::open(&who.kernel)?)
+        Ok(Master::open(&who.kernel, who.creds.fsuid)?)
     }
 }
 
@@ -154,6 +158,44 @@ impl Device for OwnDevice {
         let task = who.task.as_ref().ok_or(Errno::ENXIO)?;
         let terminal = who.kernel.tasks.terminal(task.process.sid()).ok_or(Errno::ENXIO)?;
         Ok(terminal.file())
+    }
+}
+
+/// Opens the program's side of `tty` by its node, or without one where no /dev/pts is mounted.
+///
+/// # Errors
+/// EIO if it is locked or hung up, EBUSY if it is exclusive.
+pub fn open_peer(who: &Actor, tty: &Arc<Tty>, flags: OpenFlags) -> Result<Arc<OpenFile>, Errno> {
+    let name = format!("/dev/pts/{}", tty.index);
+    let place = vfs::find(who, &who.fs.root(), name.as_bytes(), true);
+    let place = place.ok().filter(|p| p.attr().is_ok_and(|a| a.rdev == tty.number()));
+    let slave = tty.open_slave(true)?;
+    Ok(match place {
+        Some(place) => OpenFile::at(slave, place, flags),
+        None => OpenFile::new(slave, flags),
+    })
+}
+
+/// `/dev/console`, where the monitor has one.
+pub(super) struct ConsoleDevice(pub(super) Weak<Tty>);
+
+impl Device for ConsoleDevice {
+    fn open(
+        &self,
+        who: &Actor,
+        _path: &Path,
+        _rdev: u64,
+        flags: OpenFlags,
+    ) -> Result<Arc<dyn FileOps>, Stop> {
+        let tty = self.0.upgrade().ok_or(Errno::EIO)?;
+        let slave = tty.open_slave(true)?;
+        if let Some(task) = &who.task
+            && !flags.contains(OpenFlags::NOCTTY)
+        {
+            // As for /dev/pts/N.
+            let _ = tty.control(task, false);
+        }
+        Ok(slave)
     }
 }
 

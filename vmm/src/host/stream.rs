@@ -31,6 +31,8 @@ use super::errno;
 /// Bytes of one transfer; a pipe that polls writable takes this much without blocking
 /// (PIPE_BUF, pipe(7)).
 const CHUNK: usize = 4096;
+/// Device number of /dev/null.
+const NULL: u64 = 0x103;
 
 /// The watcher behind all streams of a VM.
 pub struct Streams {
@@ -233,7 +235,28 @@ impl FileOps for Stream {
         })
     }
     fn describe(&self) -> String {
-        format!("host:[{}]", self.key)
+        let stat = fs::fstat(&self.fd).ok();
+        let kind = stat.as_ref().map(|s| fs::FileType::from_raw_mode(s.st_mode));
+        let number = stat.as_ref().map_or(self.key, |s| s.st_ino);
+        match kind {
+            Some(fs::FileType::Fifo) => format!("pipe:[{number}]"),
+            Some(fs::FileType::Socket) => format!("socket:[{number}]"),
+            Some(fs::FileType::CharacterDevice) if stat.is_some_and(|s| s.st_rdev == NULL) => {
+                "/dev/null".to_owned()
+            }
+            // A file of the host's has no name the guest could use.
+            _ => format!("host:[{}]", self.key),
+        }
+    }
+    /// The same stream once more: its position is the host's and stays shared, and a file is not
+    /// truncated.
+    fn reopen(&self, file: &OpenFile, flags: OpenFlags) -> Result<Arc<dyn FileOps>, Errno> {
+        let reads = !flags.contains(OpenFlags::WRONLY);
+        let writes = flags.intersects(OpenFlags::WRONLY | OpenFlags::RDWR);
+        if (reads && !file.readable()) || (writes && !file.writable()) {
+            return Err(Errno::EACCES);
+        }
+        Ok(file.ops.clone())
     }
     fn as_any(&self) -> &dyn Any {
         self

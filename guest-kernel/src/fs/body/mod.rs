@@ -77,6 +77,7 @@ pub struct Body {
     state: Mutex<State>,
     mappers: Mappers,
     seals: AtomicU32,
+    open_writers: AtomicU32,
     writers: Mutex<()>,
 }
 
@@ -127,6 +128,7 @@ impl Body {
             }),
             mappers: Mappers::default(),
             seals: AtomicU32::new(0),
+            open_writers: AtomicU32::new(0),
             writers: Mutex::new(()),
         });
         if over && let Some(caches) = &pool.caches {
@@ -163,6 +165,19 @@ impl Body {
     /// Adds seals.
     pub fn add_seals(&self, seals: u32) {
         self.seals.fetch_or(seals, Ordering::Relaxed);
+    }
+    /// An open description that may write came to be.
+    pub fn writer_opened(&self) {
+        self.open_writers.fetch_add(1, Ordering::Relaxed);
+    }
+    /// It is gone.
+    pub fn writer_closed(&self) {
+        self.open_writers.fetch_sub(1, Ordering::Relaxed);
+    }
+    /// Somebody has it open for writing.
+    #[must_use]
+    pub fn is_being_written(&self) -> bool {
+        self.open_writers.load(Ordering::Relaxed) > 0
     }
     /// Held while a write chooses its place and is done: appends do not overlap. An address space
     /// may be locked under it, never the reverse.

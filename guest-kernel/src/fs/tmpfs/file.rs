@@ -30,13 +30,19 @@ pub mod seal {
 pub struct RegularFile {
     node: Arc<Node>,
     body: Arc<Body>,
+    /// It counts among those that keep the file from being executed.
+    writer: bool,
 }
 
 impl RegularFile {
-    /// Opens `node`, whose contents are `body`.
+    /// Opens `node`, whose contents are `body`; while a `writer` is open the file is not executed
+    /// (ETXTBSY).
     #[must_use]
-    pub fn new(node: Arc<Node>, body: Arc<Body>) -> RegularFile {
-        RegularFile { node, body }
+    pub fn new(node: Arc<Node>, body: Arc<Body>, writer: bool) -> RegularFile {
+        if writer {
+            body.writer_opened();
+        }
+        RegularFile { node, body, writer }
     }
     /// The contents.
     #[must_use]
@@ -62,6 +68,14 @@ impl RegularFile {
             self.node.modified();
         }
         Ok(wrote)
+    }
+}
+
+impl Drop for RegularFile {
+    fn drop(&mut self) {
+        if self.writer {
+            self.body.writer_closed();
+        }
     }
 }
 

@@ -126,6 +126,11 @@ impl TmpFs {
     pub fn size(&self) -> u64 {
         self.quota.limit() * PAGE_SIZE
     }
+    /// Pages that hold data.
+    #[must_use]
+    pub fn used_pages(&self) -> u64 {
+        self.quota.used()
+    }
     /// Changes the size (remount).
     pub fn set_size(&self, size: u64) {
         self.quota.set_limit(size.div_ceil(PAGE_SIZE));

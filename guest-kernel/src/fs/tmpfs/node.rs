@@ -45,7 +45,7 @@ struct Meta {
 
 enum Content {
     Dir(Mutex<Entries>),
-    File { body: Arc<Body>, lower_blocks: u64 },
+    File { body: Arc<Body> },
     Link { text: OnceLock<Vec<u8>> },
     Special { rdev: u64 },
 }
@@ -58,9 +58,10 @@ pub struct Node {
     ino: u64,
     /// It was made here, and counts against the inode limit.
     owned: bool,
-    /// Where it lies on the host, and its size there.
+    /// Where it lies on the host, its size and blocks there.
     lower: Option<PathBuf>,
     lower_len: u64,
+    lower_blocks: u64,
     content: Content,
     meta: Mutex<Meta>,
     xattrs: Mutex<BTreeMap<Vec<u8>, Vec<u8>>>,
@@ -74,7 +75,7 @@ impl Node {
         let now = fs.now();
         let content = match new.mode & mode::FMT {
             mode::DIR => Content::Dir(Mutex::default()),
-            mode::REG => Content::File { body: Body::new(id, &fs.pool), lower_blocks: 0 },
+            mode::REG => Content::File { body: Body::new(id, &fs.pool) },
             mode::LNK => Content::Link { text: OnceLock::from(new.target.clone()) },
             _ => Content::Special { rdev: new.rdev },
         };
@@ -87,6 +88,7 @@ impl Node {
             owned: true,
             lower: None,
             lower_len: 0,
+            lower_blocks: 0,
             content,
             meta: Mutex::new(Meta {
                 mode: new.mode,
@@ -107,7 +109,7 @@ impl Node {
             (mode::REG, Some(tree)) => {
                 let lower = Lower::new(tree.clone(), path.clone(), false);
                 let body = Body::over(id, &fs.pool, lower, stat.size);
-                Content::File { body, lower_blocks: stat.blocks }
+                Content::File { body }
             }
             (mode::LNK, _) => Content::Link { text: OnceLock::new() },
             _ => Content::Special { rdev: stat.rdev },
@@ -120,6 +122,7 @@ impl Node {
             owned: false,
             lower: Some(path),
             lower_len: stat.size,
+            lower_blocks: stat.blocks,
             content,
             meta: Mutex::new(Meta {
                 mode: stat.mode,
@@ -339,15 +342,16 @@ impl Inode for Node {
     fn attr(&self) -> Result<Attr, Errno> {
         let meta = *self.meta();
         let (size, blocks, rdev) = match &self.content {
-            Content::File { body, lower_blocks } => (body.size(), body.blocks(*lower_blocks), 0),
+            Content::File { body } => (body.size(), body.blocks(self.lower_blocks), 0),
             Content::Dir(entries) if self.owned => {
                 let entries = entries.lock().unwrap_or_else(PoisonError::into_inner);
                 (40 + entries.len() as u64 * 20, 0, 0)
             }
-            Content::Dir(_) => (4096, 8, 0),
+            // What is made or removed here does not change what the host said.
+            Content::Dir(_) => (self.lower_len, self.lower_blocks, 0),
             Content::Link { text } => {
                 let len = text.get().map_or(self.lower_len, |t| t.len() as u64);
-                (len, 0, 0)
+                (len, self.lower_blocks, 0)
             }
             Content::Special { rdev } => (0, 0, *rdev),
         };
@@ -493,13 +497,14 @@ impl Inode for Node {
         self.accessed();
         Ok(())
     }
-    fn open(self: Arc<Self>, who: &Actor, _flags: OpenFlags) -> Result<Arc<dyn FileOps>, Errno> {
+    fn open(self: Arc<Self>, who: &Actor, flags: OpenFlags) -> Result<Arc<dyn FileOps>, Errno> {
         match &self.content {
             Content::Dir(_) => Ok(Arc::new(DirFile)),
-            Content::File { body, .. } => {
+            Content::File { body } => {
                 who.kernel.fs.handles.open(body)?;
                 let body = body.clone();
-                Ok(Arc::new(RegularFile::new(self, body)))
+                let writer = flags.intersects(OpenFlags::WRONLY | OpenFlags::RDWR);
+                Ok(Arc::new(RegularFile::new(self, body, writer)))
             }
             Content::Link { .. } => Err(Errno::ELOOP),
             Content::Special { .. } => Err(Errno::ENXIO),

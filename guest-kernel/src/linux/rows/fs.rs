@@ -2,7 +2,7 @@
 
 use crate::{
     linux::{
-        sys::{dir, fcntl, open, stat, xattr},
+        sys::{dir, fcntl, mount, open, stat, xattr},
         table::Row,
     },
     row,
@@ -29,6 +29,10 @@ pub static ROWS: &[Row] = &[
     row!(80, chdir(path: Path) => open::chdir, Full),
     row!(81, fchdir(fd: Fd) => open::fchdir, Full),
     row!(161, chroot(path: Path) => open::chroot, Full),
+    row!(165, mount(source: Path, target: Path, type: Str, flags: Hex, data: Str) => mount::mount,
+        Partial, "tmpfs, proc, sysfs, devpts, devtmpfs, mqueue, bind, move, remount; no propagation"),
+    row!(166, umount2(target: Path, flags: Hex) => mount::umount2, Partial, "MNT_EXPIRE never expires"),
+    row!(155, pivot_root(new_root: Path, put_old: Path) => mount::pivot_root, Full),
     row!(79, getcwd(buf: Addr, size: Size) => open::getcwd, Full),
     row!(4, stat(path: Path, statbuf: StructOut("stat")) => stat::stat, Full),
     row!(5, fstat(fd: Fd, statbuf: StructOut("stat")) => stat::fstat, Full),

@@ -6,6 +6,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
     call::Cx,
+    creds::{Creds, cap},
     error::{Errno, Restart, Stop, SysResult, Wait},
     num::{Word, ret_i32},
     signal::number::SIGCHLD,
@@ -129,7 +130,7 @@ fn run(cx: &mut Cx<'_>, args: &CloneArgs) -> SysResult {
         return finish(&done, child);
     }
     let flags = CloneFlags::from_bits_truncate(args.flags);
-    check(flags)?;
+    check(flags, &cx.task.creds())?;
     let spec = CloneSpec {
         flags,
         exit_signal: if flags.contains(CloneFlags::THREAD) {
@@ -186,7 +187,7 @@ fn give_pidfd(cx: &Cx<'_>, born: &clone::Born, addr: u64) -> Result<(), Errno> {
 }
 
 /// The combinations copy_process() refuses.
-fn check(flags: CloneFlags) -> Result<(), Errno> {
+fn check(flags: CloneFlags, creds: &Creds) -> Result<(), Errno> {
     let spaces = CloneFlags::NEWNS
         | CloneFlags::NEWCGROUP
         | CloneFlags::NEWUTS
@@ -212,7 +213,11 @@ fn check(flags: CloneFlags) -> Result<(), Errno> {
     {
         return Err(Errno::EINVAL);
     }
-    if flags.intersects(spaces) {
+    // Of namespaces there are mount trees.
+    if flags.intersects(spaces - CloneFlags::NEWNS) {
+        return Err(Errno::EPERM);
+    }
+    if flags.contains(CloneFlags::NEWNS) && !creds.capable(cap::SYS_ADMIN) {
         return Err(Errno::EPERM);
     }
     Ok(())

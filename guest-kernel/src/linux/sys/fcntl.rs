@@ -302,7 +302,8 @@ pub fn memfd_create(cx: &mut Cx<'_>, name: u64, flags: u32) -> SysResult {
     let new = NewNode { mode: bits, uid, gid, rdev: 0, target: Vec::new() };
     let inode = root.inode().tmpfile(&who, &new)?;
     let open = OpenFlags::RDWR;
-    let ops = inode.clone().open(&who, open)?;
+    // As on Linux, its first description does not keep it from being executed.
+    let ops = inode.clone().open(&who, OpenFlags::empty())?;
     if let Some(regular) = ops.as_any().downcast_ref::<RegularFile>() {
         let sealable = flags & (ALLOW_SEALING | NOEXEC_SEAL) != 0;
         let mut seals = if sealable { 0 } else { seal::SEAL };

@@ -433,7 +433,8 @@ pub fn copy_file_range(
         if attr.is_dir() {
             return Err(Errno::EISDIR.into());
         }
-        if !attr.is_regular() {
+        // The monitor's own streams keep their position on the host.
+        if !attr.is_regular() || file.path.is_none() {
             return Err(Errno::EINVAL.into());
         }
     }

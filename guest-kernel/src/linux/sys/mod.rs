@@ -15,6 +15,7 @@ pub mod mm;
 pub mod mm_lock;
 pub mod mqueue;
 pub mod msg;
+pub mod mount;
 pub mod netdev;
 pub mod open;
 pub mod path;

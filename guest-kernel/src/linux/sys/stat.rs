@@ -197,8 +197,8 @@ const UTIME_NOW: i64 = 0x3fff_ffff;
 const UTIME_OMIT: i64 = 0x3fff_fffe;
 
 fn seconds(secs: i64, nanos: i64) -> Duration {
-    // Times before 1970 are kept as the epoch.
-    Duration::new(u64::try_from(secs).unwrap_or(0), u32::try_from(nanos).unwrap_or(0))
+    // A time before 1970 wraps round, and back when it is shown.
+    Duration::new(secs.cast_unsigned(), u32::try_from(nanos).unwrap_or(0))
 }
 fn set_times(who: &Actor, place: &crate::fs::dentry::Path, times: Times) -> SysResult {
     let ([atime, mtime], now) = times;

@@ -15,17 +15,14 @@ const NAME_MAX: usize = 64;
 /// What uname(2) says the kernel's version is: the ABI this kernel answers to.
 pub const RELEASE: &str = "6.1.0-trapgate";
 
+/// And its build.
+pub const VERSION: &str = concat!("#1 SMP trapgate ", env!("CARGO_PKG_VERSION"));
+
 /// uname(2).
 pub fn uname(cx: &mut Cx<'_>, addr: u64) -> SysResult {
     let names = cx.kernel().names.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let fields: [&[u8]; 6] = [
-        b"Linux",
-        &names.node,
-        RELEASE.as_bytes(),
-        concat!("#1 SMP trapgate ", env!("CARGO_PKG_VERSION")).as_bytes(),
-        b"x86_64",
-        &names.domain,
-    ];
+    let fields: [&[u8]; 6] =
+        [b"Linux", &names.node, RELEASE.as_bytes(), VERSION.as_bytes(), b"x86_64", &names.domain];
     let mut out = [0; 6 * (NAME_MAX + 1)];
     for (slot, text) in out.chunks_exact_mut(NAME_MAX + 1).zip(fields) {
         let len = text.len().min(NAME_MAX);
@@ -142,7 +139,7 @@ pub fn enosys(_cx: &mut Cx<'_>) -> SysResult {
     Err(Errno::ENOSYS.into())
 }
 
-/// unshare(2) of what threads share; namespaces are refused.
+/// unshare(2) of what threads share and of the mount tree; other namespaces are refused.
 pub fn unshare(cx: &mut Cx<'_>, flags: u64) -> SysResult {
     use crate::task::clone::CloneFlags;
     let flags = CloneFlags::from_bits(flags).ok_or(Errno::EINVAL)?;
@@ -159,7 +156,9 @@ pub fn unshare(cx: &mut Cx<'_>, flags: u64) -> SysResult {
     if !(own | alone | spaces).contains(flags) {
         return Err(Errno::EINVAL.into());
     }
-    if flags.intersects(spaces) {
+    let trees = flags.contains(CloneFlags::NEWNS);
+    let may = !trees || cx.task.creds().capable(cap::SYS_ADMIN);
+    if flags.intersects(spaces - CloneFlags::NEWNS) || !may {
         return Err(Errno::EPERM.into());
     }
     if flags.intersects(alone) && cx.task.process.tasks().len() > 1 {
@@ -168,7 +167,9 @@ pub fn unshare(cx: &mut Cx<'_>, flags: u64) -> SysResult {
     if flags.contains(CloneFlags::FILES) {
         drop(cx.task.set_files(cx.task.files().duplicate()));
     }
-    if flags.contains(CloneFlags::FS) {
+    if trees {
+        drop(cx.task.set_fs(cx.task.fs().isolate(&cx.kernel().fs)));
+    } else if flags.contains(CloneFlags::FS) {
         drop(cx.task.set_fs(cx.task.fs().duplicate()));
     }
     Ok(0)

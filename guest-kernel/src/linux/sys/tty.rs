@@ -7,12 +7,13 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::{
     call::Cx,
     error::{Errno, SysResult},
-    fs::file::{OpenFile, OpenFlags},
+    fs::{file::OpenFlags, inode::Actor},
     num::{Word, ret_i32},
     signal::{SigInfo, number::SIGTTOU, send::send_group},
     task::table::Terminal,
     tty::{
         Tty,
+        pty::open_peer,
         termios::{Input, Local, Output, Termios},
     },
 };
@@ -187,7 +188,7 @@ fn pty(cx: &mut Cx<'_>, tty: &Arc<Tty>, command: u32, arg: u64) -> SysResult {
         }
         _ => {
             let flags = OpenFlags::from_bits_truncate(arg.low_u32());
-            let file = OpenFile::new(tty.open_slave(true)?, flags);
+            let file = open_peer(&Actor::of(cx.task), tty, flags)?;
             return Ok(ret_i32(cx.install(file, flags.contains(OpenFlags::CLOEXEC))?));
         }
     }
