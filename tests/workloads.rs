@@ -203,7 +203,7 @@ s.listen(0, '127.0.0.1', () => {
     c.end('body' + i);
   }
 });
-function after() { console.log(cp.execSync('echo child').toString().trim()); fs.writeFileSync('f', 'x'.repeat(1e5)); fs.promises.readFile('f').then(b => console.log(b.length)); setTimeout(() => console.log('timer'), 20); }
+function after() { console.log(cp.execSync('echo child').toString().trim()); fs.writeFileSync('f', 'x'.repeat(1e5)); fs.promises.readFile('f').then(b => console.log(b.length)); setTimeout(() => console.log('timer'), 1000); }
 E
 node s.js
 "#

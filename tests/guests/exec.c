@@ -313,6 +313,11 @@ CASE(busy_text)
 	int fd = NEED(open("c", O_RDWR));
 	ERR(execl("./c", "c", "+pid", "0", NULL), ETXTBSY);
 	close(fd);
+	/* And the other way round. */
+	ERR(open(self, O_WRONLY), ETXTBSY);
+	ERR(open(self, O_RDONLY | O_TRUNC), ETXTBSY);
+	ERR(truncate(self, 0), ETXTBSY);
+	NEED(open(self, O_RDONLY));
 }
 
 int main(int argc, char **argv)

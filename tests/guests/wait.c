@@ -41,7 +41,7 @@ CASE(status_words)
 	p = CHILD(raise(SIGSEGV));
 	EQ(waitpid(p, &st, 0), p);
 	say("segv %x", st & 0x7f);
-	p = CHILD(raise(SIGSTOP); _exit(1));
+	p = CHILD(raise(SIGSTOP); msleep(300); _exit(1));
 	EQ(waitpid(p, &st, WUNTRACED), p);
 	say("stop %x", st);
 	OK(kill(p, SIGCONT));

@@ -6,6 +6,7 @@
 use std::{any::Any, sync::Arc};
 
 use super::{
+    body::Use,
     dentry::{Dentry, Path},
     file::{FileOps, OpenFile},
     flags::{OpenFlags, Resolve},
@@ -411,6 +412,9 @@ pub fn open_at(
     if flags.contains(OpenFlags::NOATIME) && !perm::owns(&who.creds, &attr) {
         return Err(Errno::EPERM.into());
     }
+    if writes || truncates {
+        free_of(path.inode(), Use::Executes)?;
+    }
     let ops: Arc<dyn FileOps> = match attr.mode & mode::FMT {
         mode::CHR => {
             let device = who.kernel.fs.devices.get(attr.rdev).ok_or(Errno::ENXIO)?;
@@ -483,13 +487,20 @@ pub fn open_exec_at(who: &Actor, path: &Path) -> Result<Arc<OpenFile>, Errno> {
         return Err(Errno::EACCES);
     }
     perm::check(&who.creds, &attr, perm::EXEC)?;
-    let body = super::tmpfs::TmpFs::of(path.inode()).and_then(super::tmpfs::Node::body);
-    if body.is_some_and(|body| body.is_being_written()) {
-        return Err(Errno::ETXTBSY);
-    }
+    free_of(path.inode(), Use::Writes)?;
     let flags = OpenFlags::empty();
-    let ops = path.inode().clone().open(who, flags)?;
+    let any: Arc<dyn Any + Send + Sync> = path.inode().clone();
+    let ops = match any.downcast::<super::tmpfs::Node>() {
+        Ok(node) => node.open_program(who)?,
+        Err(_) => path.inode().clone().open(who, flags)?,
+    };
     Ok(OpenFile::at(ops, path.clone(), flags))
+}
+
+/// Nobody uses the file so.
+fn free_of(inode: &Arc<dyn Inode>, kind: Use) -> Result<(), Errno> {
+    let body = super::tmpfs::TmpFs::of(inode).and_then(super::tmpfs::Node::body);
+    if body.is_some_and(|body| body.is_used(kind)) { Err(Errno::ETXTBSY) } else { Ok(()) }
 }
 
 /// truncate(2) and ftruncate(2) of a regular file.
@@ -499,6 +510,7 @@ pub fn open_exec_at(who: &Actor, path: &Path) -> Result<Arc<OpenFile>, Errno> {
 pub fn truncate(who: &Actor, inode: &Arc<dyn Inode>, size: u64) -> Result<(), Errno> {
     let attr = inode.attr()?;
     super::tmpfs::file::check_resize(inode, size)?;
+    free_of(inode, Use::Executes)?;
     let mode = perm::stripped(&who.creds, &attr);
     inode.set_attr(&SetAttr { size: Some(size), mode, ..SetAttr::default() })
 }

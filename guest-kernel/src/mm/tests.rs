@@ -190,8 +190,24 @@ fn fault(addr: u64, access: Access) -> Fault {
 fn anonymous_memory_is_filled_as_it_is_mapped() {
     let kernel = testing::kernel(64);
     let mm = Mm::new(&kernel).unwrap();
-    let start = mm.map(MapRequest::anon(Place::Hint(0), 6 << 20, RW), Limits::NONE).unwrap();
-    assert!((0..6 << 20).step_by(4096).all(|o| mm.is_present(start + o)));
+    let present = |start: u64, len: u64| (0..len).step_by(4096).all(|o| mm.is_present(start + o));
+    let small = mm.map(MapRequest::anon(Place::Hint(0), 1 << 20, RW), Limits::NONE).unwrap();
+    assert!(present(small, 1 << 20));
+    // Of a large one, as much as the host need not find memory for: nothing at first, then what was
+    // stored to and given back.
+    let map = || mm.map(MapRequest::anon(Place::Hint(0), 6 << 20, RW), Limits::NONE).unwrap();
+    let large = map();
+    assert!(!mm.is_present(large));
+    for chunk in (0..6 << 20).step_by(2 << 20) {
+        mm.write_bytes(large + chunk, b"x").unwrap();
+        assert!(present(large + chunk, 2 << 20));
+    }
+    mm.unmap(large, 6 << 20).unwrap();
+    let again = map();
+    assert!(present(again, 6 << 20));
+    let mut byte = [1];
+    mm.read_bytes(again, &mut byte).unwrap();
+    assert_eq!(byte, [0], "what another mapping left");
     check(&mm);
 }
 

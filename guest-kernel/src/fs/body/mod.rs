@@ -66,6 +66,15 @@ struct State {
     edits: u64,
 }
 
+/// What an open description is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Use {
+    /// It may write.
+    Writes,
+    /// It is a program, open as long as anybody runs it.
+    Executes,
+}
+
 /// A regular file's contents.
 pub struct Body {
     id: u64,
@@ -78,6 +87,7 @@ pub struct Body {
     mappers: Mappers,
     seals: AtomicU32,
     open_writers: AtomicU32,
+    programs: AtomicU32,
     writers: Mutex<()>,
 }
 
@@ -129,6 +139,7 @@ impl Body {
             mappers: Mappers::default(),
             seals: AtomicU32::new(0),
             open_writers: AtomicU32::new(0),
+            programs: AtomicU32::new(0),
             writers: Mutex::new(()),
         });
         if over && let Some(caches) = &pool.caches {
@@ -166,18 +177,19 @@ impl Body {
     pub fn add_seals(&self, seals: u32) {
         self.seals.fetch_or(seals, Ordering::Relaxed);
     }
-    /// An open description that may write came to be.
-    pub fn writer_opened(&self) {
-        self.open_writers.fetch_add(1, Ordering::Relaxed);
-    }
-    /// It is gone.
-    pub fn writer_closed(&self) {
-        self.open_writers.fetch_sub(1, Ordering::Relaxed);
-    }
-    /// Somebody has it open for writing.
+    /// Open descriptions that may write, and those that are programs: each kind keeps the other out
+    /// (ETXTBSY).
     #[must_use]
-    pub fn is_being_written(&self) -> bool {
-        self.open_writers.load(Ordering::Relaxed) > 0
+    pub fn users(&self, kind: Use) -> &AtomicU32 {
+        match kind {
+            Use::Writes => &self.open_writers,
+            Use::Executes => &self.programs,
+        }
+    }
+    /// Somebody uses it so.
+    #[must_use]
+    pub fn is_used(&self, kind: Use) -> bool {
+        self.users(kind).load(Ordering::Relaxed) > 0
     }
     /// Held while a write chooses its place and is done: appends do not overlap. An address space
     /// may be locked under it, never the reverse.

@@ -1,12 +1,15 @@
 //! An open regular file of a tmpfs or overlay.
 
-use std::{any::Any, sync::Arc};
+use std::{
+    any::Any,
+    sync::{Arc, atomic::Ordering},
+};
 
 use super::node::Node;
 use crate::{
     error::Errno,
     fs::{
-        body::{Body, MAX_SIZE},
+        body::{Body, MAX_SIZE, Use},
         buf::{Sink, Source},
         file::{FileOps, OpenFile},
         flags::OpenFlags,
@@ -30,19 +33,18 @@ pub mod seal {
 pub struct RegularFile {
     node: Arc<Node>,
     body: Arc<Body>,
-    /// It counts among those that keep the file from being executed.
-    writer: bool,
+    /// What it counts as among the file's users.
+    kind: Option<Use>,
 }
 
 impl RegularFile {
-    /// Opens `node`, whose contents are `body`; while a `writer` is open the file is not executed
-    /// (ETXTBSY).
+    /// Opens `node`, whose contents are `body`, for a `kind` of use that excludes the other.
     #[must_use]
-    pub fn new(node: Arc<Node>, body: Arc<Body>, writer: bool) -> RegularFile {
-        if writer {
-            body.writer_opened();
+    pub fn new(node: Arc<Node>, body: Arc<Body>, kind: Option<Use>) -> RegularFile {
+        if let Some(kind) = kind {
+            body.users(kind).fetch_add(1, Ordering::Relaxed);
         }
-        RegularFile { node, body, writer }
+        RegularFile { node, body, kind }
     }
     /// The contents.
     #[must_use]
@@ -73,8 +75,8 @@ impl RegularFile {
 
 impl Drop for RegularFile {
     fn drop(&mut self) {
-        if self.writer {
-            self.body.writer_closed();
+        if let Some(kind) = self.kind {
+            self.body.users(kind).fetch_sub(1, Ordering::Relaxed);
         }
     }
 }

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     error::Errno,
     fs::{
-        body::{Body, Lower},
+        body::{Body, Lower, Use},
         dirfile::DirFile,
         file::FileOps,
         flags::OpenFlags,
@@ -157,6 +157,15 @@ impl Node {
     }
     fn is_dir(&self) -> bool {
         matches!(self.content, Content::Dir(_))
+    }
+    /// Opens a regular file as a program.
+    ///
+    /// # Errors
+    /// EACCES if it is none; the host's errno.
+    pub fn open_program(self: Arc<Self>, who: &Actor) -> Result<Arc<dyn FileOps>, Errno> {
+        let body = self.body().ok_or(Errno::EACCES)?.clone();
+        who.kernel.fs.handles.open(&body)?;
+        Ok(Arc::new(RegularFile::new(self, body, Some(Use::Executes))))
     }
     /// The contents of a regular file.
     #[must_use]
@@ -503,8 +512,8 @@ impl Inode for Node {
             Content::File { body } => {
                 who.kernel.fs.handles.open(body)?;
                 let body = body.clone();
-                let writer = flags.intersects(OpenFlags::WRONLY | OpenFlags::RDWR);
-                Ok(Arc::new(RegularFile::new(self, body, writer)))
+                let writes = flags.intersects(OpenFlags::WRONLY | OpenFlags::RDWR);
+                Ok(Arc::new(RegularFile::new(self, body, writes.then_some(Use::Writes))))
             }
             Content::Link { .. } => Err(Errno::ELOOP),
             Content::Special { .. } => Err(Errno::ENXIO),

@@ -16,7 +16,7 @@ pub static ROWS: &[Row] = &[
     row!(57, fork() => clone::fork, Full),
     row!(58, vfork() => clone::vfork, Full),
     row!(59, execve(pathname: Path, argv: StrArray, envp: Addr) => exec::execve, Partial,
-        "no file capabilities; a running program's file can be opened for writing"),
+        "no file capabilities"),
     row!(60, exit(status: Int) => process::exit, Full),
     row!(61, wait4(pid: Pid, wstatus: StructOut("int"), options: Flags("wait"),
         rusage: StructOut("rusage")) => wait::wait4, Full),
@@ -45,7 +45,7 @@ pub static ROWS: &[Row] = &[
         old_limit: StructOut("rlimit")) => resource::prlimit64, Partial,
         "CPU, RSS, CORE and RTTIME are not enforced"),
     row!(322, execveat(dirfd: DirFd, pathname: Path, argv: StrArray, envp: Addr, flags: Flags("at"))
-        => exec::execveat, Partial, "no file capabilities; a running program's file can be opened for writing"),
+        => exec::execveat, Partial, "no file capabilities"),
     row!(424, pidfd_send_signal(pidfd: Fd, sig: Signal, info: StructIn("siginfo"), flags: Hex)
         => process::pidfd_send_signal, Full),
     row!(434, pidfd_open(pid: Pid, flags: Hex) => process::pidfd_open, Partial,

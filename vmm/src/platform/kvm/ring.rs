@@ -14,8 +14,8 @@ use std::sync::{
 
 use trapgate_firmware::{abi::Phases, layout};
 use trapgate_kernel::{
-    frames::Frame,
-    platform::{Answers, PAGE_SIZE, PlatformError, Registers, Serve, Served},
+    frames::{Frame, Frames},
+    platform::{Answers, Gpa, PAGE_SIZE, PlatformError, Registers, Serve, Served},
 };
 use vm_memory::{Bytes, VolatileSlice};
 
@@ -28,8 +28,10 @@ const SPARE: usize = 32;
 pub(super) struct Ring {
     /// Position among [`Rings`].
     pub(super) id: usize,
-    /// Third, second and first level, the ring page, the page of known answers.
-    frames: [Frame; 5],
+    ram: Arc<Frames>,
+    /// Third, second and first level, the ring page, the page of known answers; given up by
+    /// [`Ring::retire`], however long a server still knows the ring.
+    pages: [Gpa; 5],
     server: Mutex<Option<Arc<dyn Serve>>>,
 }
 
@@ -61,17 +63,17 @@ impl Ring {
         let writable = ring.gpa().0 | leaf | pte::WRITE;
         pte::store(frames, first.gpa(), slot(layout::RING), writable);
         pte::store(frames, first.gpa(), slot(layout::KNOWN), known.gpa().0 | leaf);
-        let ring =
-            Ring { id, frames: [third, second, first, ring, known], server: Mutex::new(None) };
+        let pages = [third, second, first, ring, known].map(Frame::into_gpa);
+        let ring = Ring { id, ram: frames.clone(), pages, server: Mutex::new(None) };
         ring.forget();
         Ok(ring)
     }
     /// What the entry of a root for the private slot leads to.
     pub(super) fn root_entry(&self) -> u64 {
-        self.frames[0].gpa().0 | pte::LINK
+        self.pages[0].0 | pte::LINK
     }
     fn page(&self) -> VolatileSlice<'_> {
-        self.frames[3].bytes()
+        self.ram.slice(self.pages[3], 4096)
     }
     fn word(&self, offset: u64) -> u64 {
         // Inside the page: this cannot fail.
@@ -87,13 +89,13 @@ impl Ring {
         let _ = self.page().store(value, at(layout::RING_VALUE), Ordering::Relaxed);
     }
     fn retire(&self, machine: &Machine) {
-        for frame in &self.frames {
-            machine.revoker.retire(frame.clone(), machine);
+        for page in self.pages {
+            machine.revoker.retire(Frame::from_gpa(&self.ram, page), machine);
         }
     }
     /// Nothing known, no call, no server.
     fn forget(&self) {
-        let _ = self.frames[4].bytes().write_slice(&[0xff; 4096], 0);
+        let _ = self.ram.slice(self.pages[4], 4096).write_slice(&[0xff; 4096], 0);
         let _ = self.page().write_slice(&[0; 4096], 0);
         *self.server.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -168,7 +170,8 @@ impl Answers for Ring {
     fn set(&self, number: u64, value: Option<u64>) {
         if number < layout::KNOWN_CALLS {
             let value = value.unwrap_or(layout::UNKNOWN);
-            let _ = self.frames[4].bytes().store(value, at(number * 8), Ordering::Relaxed);
+            let _ =
+                self.ram.slice(self.pages[4], 4096).store(value, at(number * 8), Ordering::Relaxed);
         }
     }
 }
