@@ -276,7 +276,9 @@ fn a_forged_gate_entry_is_a_system_call_at_most() {
             let mut regs = Registers { rip: CODE + 32, rbx: gate + offset, rcx, r11, ..start() };
             match run(&mut *cpu, &mut regs) {
                 Exit::Syscall => {
-                    assert_eq!(regs.rip, rcx);
+                    // Or what the guest's own code did after the gate had gone back to it.
+                    let own = rcx == CODE && regs.rip == CODE + 5;
+                    assert!(own || regs.rip == rcx, "{:#x}", regs.rip);
                     // Running on from there is harmless too.
                     let exit = run(&mut *cpu, &mut regs);
                     assert!(matches!(exit, Exit::Fault(_) | Exit::Syscall), "{exit:?}");
