@@ -151,6 +151,14 @@ pub trait AddressSpace: Send + Sync + std::any::Any {
     /// # Errors
     /// [`PlatformError`]; the space is then in an unknown state and its process must be killed.
     fn apply(&self, edits: &[Edit]) -> Result<(), PlatformError>;
+    /// No CPU uses the space, and none ever will again: it is about to be dropped. On return its frames may
+    /// be reused.
+    ///
+    /// # Errors
+    /// As [`AddressSpace::apply`].
+    fn end(&self) -> Result<(), PlatformError> {
+        self.apply(&[Edit::Unmap { va: 0, len: USER_END }])
+    }
     /// For implementations to find their own type again.
     fn as_any(&self) -> &dyn std::any::Any;
 }
@@ -259,6 +267,13 @@ pub trait Cpu {
     fn answers(&self) -> Option<Arc<dyn Answers>> {
         None
     }
+    /// The calling thread is about to sleep in the kernel. The platform may first use it for a moment to
+    /// answer other CPUs' system calls; it stops as soon as `woken` says so.
+    fn idle(&mut self, woken: &dyn Fn() -> bool) {
+        let _ = woken;
+    }
+    /// The calling thread sleeps no more ([`Cpu::idle`] came before).
+    fn resume(&mut self) {}
     /// A handle with which other threads interrupt [`Cpu::run`].
     fn kicker(&self) -> Arc<dyn Kick>;
 }

@@ -82,6 +82,8 @@ impl WaitQueue {
 #[derive(Default)]
 pub struct Parker {
     woken: Mutex<bool>,
+    /// The same, for a look without the lock.
+    hint: AtomicBool,
     cond: Condvar,
     sleeping: AtomicBool,
 }
@@ -94,11 +96,13 @@ impl Parker {
     }
     /// Forgets a wake-up that came earlier.
     pub fn clear(&self) {
-        *self.woken.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        let mut woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
+        self.hint.store(false, Ordering::Relaxed);
+        *woken = false;
     }
     /// True if a wake-up is pending.
     pub fn is_woken(&self) -> bool {
-        *self.woken.lock().unwrap_or_else(PoisonError::into_inner)
+        self.hint.load(Ordering::Relaxed)
     }
     /// Sleeps until woken or for `timeout`; consumes the wake-up. False on time-out.
     pub fn park(&self, timeout: Option<Duration>) -> bool {
@@ -114,6 +118,7 @@ impl Parker {
             }
         };
         self.sleeping.store(false, Ordering::Relaxed);
+        self.hint.store(false, Ordering::Relaxed);
         std::mem::replace(&mut *woken, false)
     }
     /// True while the owner sleeps (for `/proc/PID/stat`).
@@ -124,7 +129,14 @@ impl Parker {
 
 impl Wake for Parker {
     fn wake(&self) {
-        *self.woken.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.cond.notify_one();
+        let mut woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
+        self.hint.store(true, Ordering::Relaxed);
+        *woken = true;
+        // The owner says that it sleeps before it gives up the lock; waking nobody costs a host call.
+        let sleeping = self.sleeping.load(Ordering::Relaxed);
+        drop(woken);
+        if sleeping {
+            self.cond.notify_one();
+        }
     }
 }

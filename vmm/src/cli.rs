@@ -65,9 +65,9 @@ pub enum StatsFormat {
 /// How system calls reach the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum Gate {
-    /// Rings where the host has a CPU to spare for their server
+    /// Rings while calls come often and the host has a CPU to spare
     Auto,
-    /// Rings, even on a host with a single CPU
+    /// Rings whose servers never sleep, whether it pays or not
     Ring,
     /// An exit for every call
     Exit,

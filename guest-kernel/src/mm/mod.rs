@@ -201,11 +201,32 @@ impl Mm {
             }
         });
     }
+    /// [`Mm::clear`] for a space in which nothing will run again.
+    fn end(&self) {
+        if Arc::strong_count(&self.space) > 1 {
+            return self.clear();
+        }
+        let vmas = {
+            let mut inner = self.write();
+            let vmas = inner.vmas.remove(0, USER_END);
+            let mut frames = Vec::new();
+            inner.pages.update(0, USER_END, |_, pte| {
+                frames.push(pte.gpa());
+                None
+            });
+            match self.space.end() {
+                Err(error) if !matches!(error, PlatformError::Gone) => inner.lost.extend(frames),
+                _ => self.frames().release_all(&frames),
+            }
+            vmas
+        };
+        drop(vmas);
+    }
 }
 
 impl Drop for Mm {
     fn drop(&mut self) {
-        self.clear();
+        self.end();
         // A space whose platform failed is unknown territory until nobody can run in it: its frames
         // go only if we are the last to hold it.
         let lost = std::mem::take(&mut self.write().lost);

@@ -160,7 +160,10 @@ impl Attempt<'_> {
             });
             task.count_usage(|u| u.voluntary = u.voluntary.wrapping_add(1));
             task.update_usage();
-            parker.park(timeout);
+            self.cpu.idle(&|| parker.is_woken());
+            let idled = task.kernel.now().saturating_sub(now);
+            parker.park(timeout.map(|t| t.saturating_sub(idled)));
+            self.cpu.resume();
             task.set_run_state(RunState::Running);
             *waited += task.kernel.now().saturating_sub(now);
         }

@@ -25,7 +25,7 @@ mod tests;
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering, fence},
     },
     time::Duration,
@@ -129,6 +129,8 @@ pub struct Task {
     exit_code: AtomicU8,
     comm: Mutex<[u8; 16]>,
     usage: Mutex<Usage>,
+    /// CPU time its host thread had used before: user, system.
+    used_before: OnceLock<(Duration, Duration)>,
     /// Nanoseconds in guest code that the host bills to another thread than ours.
     billed_elsewhere: AtomicU64,
     mm: Mutex<Option<Arc<Mm>>>,
@@ -190,6 +192,7 @@ impl Task {
             exit_code: AtomicU8::new(0),
             comm: Mutex::new(parts.comm),
             usage: Mutex::default(),
+            used_before: OnceLock::new(),
             billed_elsewhere: AtomicU64::new(0),
             mm: Mutex::new(Some(parts.mm)),
             files: Mutex::new(parts.files),
@@ -318,8 +321,13 @@ impl Task {
         let (user, system) = self.kernel.host.thread_cpu_time();
         let mut usage = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
         let elsewhere = Duration::from_nanos(self.billed_elsewhere.load(Ordering::Relaxed));
-        usage.user = user + elsewhere;
-        usage.system = system;
+        let before = self.used_before.get().copied().unwrap_or_default();
+        usage.user = user.saturating_sub(before.0) + elsewhere;
+        usage.system = system.saturating_sub(before.1);
+    }
+    /// The calling host thread is its own from now on; it may have served others before.
+    pub(crate) fn begin_usage(&self) {
+        let _ = self.used_before.set(self.kernel.host.thread_cpu_time());
     }
     /// Counts in its resource usage.
     pub fn count_usage(&self, body: impl FnOnce(&mut Usage)) {

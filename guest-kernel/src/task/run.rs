@@ -57,6 +57,7 @@ pub(super) fn launch(task: &Arc<Task>, start: Start) -> std::io::Result<()> {
 
 /// Runs the task until it ends; [`exit::finish`] does the rest.
 fn run(task: &Arc<Task>, start: Start) {
+    task.begin_usage();
     let mut cpu = match boot_cpu(task, &start) {
         Ok(cpu) => cpu,
         Err(error) => return platform_failed(task, &error),
@@ -159,7 +160,9 @@ pub(super) fn deliver(
             Delivered::Stopped => {
                 task.set_run_state(RunState::Stopped);
                 task.update_usage();
+                cpu.idle(&|| true);
                 signal::stop::wait(task);
+                cpu.resume();
                 task.set_run_state(RunState::Running);
             }
             Delivered::Exit { signal, .. } => {

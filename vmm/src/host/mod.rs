@@ -12,6 +12,7 @@
 mod file;
 pub mod seccomp;
 mod stream;
+mod threads;
 mod tree;
 
 use std::{io, path::Path, sync::Arc, time::Duration};
@@ -23,13 +24,11 @@ use trapgate_kernel::{
     host::{Host, HostStat, HostTree},
 };
 
-/// Stack of a host thread that runs a task: handlers are shallow, and thousands may exist.
-const STACK_BYTES: usize = 512 << 10;
-
 /// The real host.
 pub struct LinuxHost {
     cpus: usize,
     memory: u64,
+    threads: Arc<threads::Threads>,
 }
 
 impl LinuxHost {
@@ -38,7 +37,8 @@ impl LinuxHost {
     pub fn new() -> LinuxHost {
         let info = rustix::system::sysinfo();
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        LinuxHost { cpus, memory: info.totalram.saturating_mul(u64::from(info.mem_unit)) }
+        let memory = info.totalram.saturating_mul(u64::from(info.mem_unit));
+        LinuxHost { cpus, memory, threads: Arc::default() }
     }
 }
 
@@ -91,8 +91,7 @@ impl Host for LinuxHost {
         }
     }
     fn spawn(&self, name: &str, body: Box<dyn FnOnce() + Send>) -> io::Result<()> {
-        let builder = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES);
-        builder.spawn(body).map(drop)
+        self.threads.spawn(name, body)
     }
     fn cpus(&self) -> usize {
         self.cpus

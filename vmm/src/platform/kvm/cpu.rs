@@ -16,7 +16,7 @@ use super::{
     Kind, Machine, bump, fpu, host,
     pool::{Pool, Seat},
     ring::{Found, Ring},
-    server::Streak,
+    server::{Idler, Streak},
     space::{Space, canonical},
     vcpu::{MAX_REFUSALS, Stop, Vcpu},
 };
@@ -39,6 +39,9 @@ pub(super) struct KvmCpu {
     root: Option<Frame>,
     ring: Arc<Ring>,
     streak: Streak,
+    idler: Idler,
+    /// Its thread sleeps in the kernel.
+    asleep: bool,
 }
 
 impl KvmCpu {
@@ -56,7 +59,9 @@ impl KvmCpu {
             }
         };
         let (seat, space) = (pool.seat(), space.clone());
-        Ok(KvmCpu { machine, pool, seat, space, root, ring, streak: Streak::default() })
+        machine.servers.busy();
+        let (streak, idler) = (Streak::default(), Idler::default());
+        Ok(KvmCpu { machine, pool, seat, space, root, ring, streak, idler, asleep: false })
     }
 
     /// What an exit means; `None`: nothing, run on.
@@ -361,6 +366,15 @@ impl Cpu for KvmCpu {
     fn serve_with(&mut self, server: Arc<dyn Serve>) {
         self.ring.set_server(server);
     }
+    fn idle(&mut self, woken: &dyn Fn() -> bool) {
+        self.asleep = true;
+        self.machine.servers.quiet();
+        self.machine.servers.idle(&self.machine, &mut self.idler, woken);
+    }
+    fn resume(&mut self) {
+        self.asleep = false;
+        self.machine.servers.busy();
+    }
     fn answers(&self) -> Option<Arc<dyn Answers>> {
         Some(self.ring.clone())
     }
@@ -368,6 +382,9 @@ impl Cpu for KvmCpu {
 
 impl Drop for KvmCpu {
     fn drop(&mut self) {
+        if !self.asleep {
+            self.machine.servers.quiet();
+        }
         self.pool.unseat(&self.seat);
         if let (Some(root), Ok(space)) = (self.root.take(), Space::of(&self.space)) {
             space.drop_root(root);

@@ -92,6 +92,8 @@ pub struct KvmOptions {
     pub vcpus: Option<usize>,
     /// Ring servers (`--ring-servers`); 0 is `--gate exit`.
     pub servers: usize,
+    /// Servers never sleep (`--gate ring`).
+    pub always: bool,
 }
 
 /// Events worth showing in `--stats`.
@@ -225,7 +227,7 @@ impl KvmPlatform {
         machine.revoker.adopt(keeper, machine.shadow);
         let machine = Arc::new(machine);
         let pool = Arc::new(Pool::new(machine.clone(), limit));
-        Servers::start(&machine, options.servers)
+        Servers::start(&machine, options.servers, options.always)
             .map_err(|source| KvmError::Call { op: "starting a ring server", source })?;
         Ok(Arc::new(KvmPlatform { machine, pool }))
     }
@@ -274,6 +276,7 @@ impl Platform for KvmPlatform {
             ("syscall exits", get(&c.syscalls)),
             ("calls answered in the guest", self.machine.servers.rings.known_calls()),
             ("calls answered in rings", get(&self.machine.servers.served)),
+            ("of these by threads about to sleep", get(&self.machine.servers.served_idle)),
             ("calls rings passed on", get(&self.machine.servers.punted)),
             ("ring server sleeps", get(&self.machine.servers.sleeps)),
             ("fault exits", get(&c.faults)),

@@ -5,12 +5,14 @@
 //! is posted just then is not lost: its gate gives up after [`layout::SHARED_SPIN`] looks and leaves, and
 //! the monitor finds the call still in the ring. Nothing but speed depends on servers.
 //!
-//! Who wakes them: CPUs that leave the guest for system calls in quick succession.
+//! Who wakes them: CPUs that leave the guest for system calls in quick succession. A CPU's thread that is
+//! about to sleep in the kernel looks at the rings for a moment itself: in a conversation between two
+//! guest threads each one's call is then answered by the other's thread, and none is ever woken.
 
 use std::{
     sync::{
         Arc, Condvar, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -27,6 +29,8 @@ use super::{
 
 /// How long a server looks at empty rings before it sleeps. Several exits' worth on deprivileged hosts.
 const PATIENCE: Duration = Duration::from_micros(150);
+/// The same for a thread that is about to sleep.
+const IDLE_PATIENCE: Duration = Duration::from_micros(80);
 /// Calls that leave the VM at most this far apart count towards waking a server.
 const QUICK: Duration = Duration::from_micros(250);
 /// Quick calls in a row after which a server is woken, as long as waking it has paid.
@@ -45,25 +49,39 @@ pub(super) struct Servers {
     pub(super) rings: Rings,
     /// Bit by ring id: its vCPU is in the guest.
     open: [AtomicU64; WORDS],
-    /// CPUs in the guest now.
-    running: AtomicUsize,
+    /// CPUs whose threads do not sleep in the kernel.
+    active: AtomicUsize,
+    /// Sleepers that look at rings first.
+    idlers: AtomicUsize,
     /// Host CPUs.
     cpus: usize,
+    /// Servers there are; without any, no thread ever looks at a ring.
+    count: AtomicUsize,
+    /// Servers never sleep, whether it pays or not.
+    always: AtomicBool,
     /// The page of [`layout::SHARED`].
     shared: Gpa,
+    /// Threads looking at rings.
+    lookers: Mutex<usize>,
     awake: AtomicBool,
     stop: AtomicBool,
     called: Mutex<bool>,
     bell: Condvar,
     /// Quick calls in a row that it takes to wake a server.
-    price: AtomicU64,
+    price: AtomicU32,
     /// Calls answered in rings.
     pub(super) served: AtomicU64,
+    /// Of those, by threads about to sleep.
+    pub(super) served_idle: AtomicU64,
     /// Calls that servers could not answer.
     pub(super) punted: AtomicU64,
     /// Times that servers went to sleep.
     pub(super) sleeps: AtomicU64,
     threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+fn at(offset: u64) -> usize {
+    usize::try_from(offset).unwrap_or(0)
 }
 
 impl Servers {
@@ -72,34 +90,37 @@ impl Servers {
         Servers {
             rings: Rings::default(),
             open: [const { AtomicU64::new(0) }; WORDS],
-            running: AtomicUsize::new(0),
+            active: AtomicUsize::new(0),
+            idlers: AtomicUsize::new(0),
             cpus,
+            count: AtomicUsize::new(0),
+            always: AtomicBool::new(false),
             shared,
+            lookers: Mutex::new(0),
             awake: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             called: Mutex::new(false),
             bell: Condvar::new(),
-            price: AtomicU64::new(u64::from(STREAK)),
+            price: AtomicU32::new(STREAK),
             served: AtomicU64::new(0),
+            served_idle: AtomicU64::new(0),
             punted: AtomicU64::new(0),
             sleeps: AtomicU64::new(0),
             threads: Mutex::default(),
         }
     }
-    /// Starts `count` servers, asleep.
-    pub(super) fn start(machine: &Arc<Machine>, count: usize) -> std::io::Result<()> {
-        let shared = machine.ram.frames.slice(machine.servers.shared, 4096);
-        let _ = shared.store(
-            SPIN,
-            usize::try_from(layout::SHARED_SPIN).unwrap_or(0),
-            Ordering::Relaxed,
-        );
+    /// Starts `count` servers: asleep, or, with `always`, never to sleep.
+    pub(super) fn start(machine: &Arc<Machine>, count: usize, always: bool) -> std::io::Result<()> {
+        let servers = &machine.servers;
+        servers.always.store(always, Ordering::Relaxed);
+        let shared = machine.ram.frames.slice(servers.shared, 4096);
+        let _ = shared.store(SPIN, at(layout::SHARED_SPIN), Ordering::Relaxed);
+        servers.count.store(count, Ordering::Relaxed);
         for n in 0..count {
             let own = machine.clone();
             let thread = std::thread::Builder::new()
                 .name(format!("ring-{n}"))
                 .spawn(move || own.servers.run(&own))?;
-            let servers = &machine.servers;
             servers.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         }
         Ok(())
@@ -107,7 +128,8 @@ impl Servers {
     /// Ends the servers.
     pub(super) fn close(&self) {
         self.stop.store(true, Ordering::Release);
-        self.call();
+        *self.called.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.bell.notify_all();
         let threads =
             std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
@@ -116,118 +138,145 @@ impl Servers {
         }
     }
 
+    /// A CPU came to be, or its thread sleeps no more.
+    pub(super) fn busy(&self) {
+        self.active.fetch_add(1, Ordering::Relaxed);
+    }
+    /// A CPU is gone, or its thread sleeps.
+    pub(super) fn quiet(&self) {
+        self.active.fetch_sub(1, Ordering::Relaxed);
+    }
     fn bit(&self, ring: &Ring) -> Option<(&AtomicU64, u64)> {
         Some((self.open.get(ring.id / 64)?, 1 << (ring.id % 64)))
     }
     /// The ring's vCPU is about to enter the guest.
     pub(super) fn open(&self, ring: &Ring) {
-        self.running.fetch_add(1, Ordering::Relaxed);
         if let Some((word, bit)) = self.bit(ring) {
             word.fetch_or(bit, Ordering::Release);
         }
     }
     /// It has left; on return no server acts for it.
     pub(super) fn close_ring(&self, ring: &Ring) {
-        self.running.fetch_sub(1, Ordering::Relaxed);
         if let Some((word, bit)) = self.bit(ring) {
             word.fetch_and(!bit, Ordering::AcqRel);
             ring.settle();
         }
     }
-    /// A core is left for a server.
+    /// A core is left for one more thread that looks at rings.
     fn room(&self) -> bool {
-        self.running.load(Ordering::Relaxed) < self.cpus
+        self.active.load(Ordering::Relaxed) + self.idlers.load(Ordering::Relaxed) < self.cpus
     }
     /// A CPU left the guest for a system call. `streak` is its own.
     pub(super) fn note_call(&self, streak: &mut Streak) {
-        if self.awake.load(Ordering::Relaxed) {
+        if self.count.load(Ordering::Relaxed) == 0 || self.awake.load(Ordering::Relaxed) {
             return;
         }
         let now = Instant::now();
         let quick = now.duration_since(streak.last) < QUICK;
         streak.last = now;
         streak.calls = if quick { streak.calls + 1 } else { 0 };
-        if u64::from(streak.calls) >= self.price.load(Ordering::Relaxed) && self.room() {
+        if streak.calls >= self.price.load(Ordering::Relaxed) && self.room() {
             streak.calls = 0;
-            self.call();
+            *self.called.lock().unwrap_or_else(PoisonError::into_inner) = true;
+            self.bell.notify_one();
         }
     }
-    fn call(&self) {
-        *self.called.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.bell.notify_one();
-    }
 
-    fn set_awake(&self, machine: &Machine, awake: bool) {
-        self.awake.store(awake, Ordering::Relaxed);
-        let page = machine.ram.frames.slice(self.shared, 4096);
-        let offset = usize::try_from(layout::SHARED_AWAKE).unwrap_or(0);
-        let _ = page.store(u32::from(awake), offset, Ordering::Release);
+    /// One thread more or less looks at rings: tells the gates whether any does.
+    fn looker(&self, machine: &Machine, comes: bool) {
+        let mut lookers = self.lookers.lock().unwrap_or_else(PoisonError::into_inner);
+        *lookers = if comes { *lookers + 1 } else { lookers.saturating_sub(1) };
+        let awake = *lookers > 0;
+        if self.awake.swap(awake, Ordering::Relaxed) != awake {
+            let page = machine.ram.frames.slice(self.shared, 4096);
+            let _ = page.store(u32::from(awake), at(layout::SHARED_AWAKE), Ordering::Release);
+        }
     }
+    /// A server's life.
     fn run(&self, machine: &Machine) {
-        let mut rings = Vec::new();
-        let mut version = u64::MAX;
+        let mut view = View::default();
         while !self.stop.load(Ordering::Acquire) {
             {
                 let mut called = self.called.lock().unwrap_or_else(PoisonError::into_inner);
-                while !std::mem::take(&mut *called) {
+                while !std::mem::take(&mut *called) && !self.always.load(Ordering::Relaxed) {
                     called = self.bell.wait(called).unwrap_or_else(PoisonError::into_inner);
                 }
             }
-            self.set_awake(machine, true);
-            let hits = self.watch(&mut rings, &mut version);
-            self.set_awake(machine, false);
-            // Calls posted before that was seen.
-            fence(Ordering::SeqCst);
-            self.look(&rings);
+            let always = self.always.load(Ordering::Relaxed);
+            let done = || !(always || self.room()) || self.stop.load(Ordering::Relaxed);
+            let patience = if always { Duration::MAX } else { PATIENCE };
+            let hits = self.watch(machine, &mut view, patience, &done);
             self.sleeps.fetch_add(1, Ordering::Relaxed);
             let price = self.price.load(Ordering::Relaxed);
-            let price = if hits >= PAYS {
-                STREAK
-            } else {
-                STREAK_MAX.min(u32::try_from(price * 2).unwrap_or(STREAK_MAX))
-            };
-            self.price.store(u64::from(price), Ordering::Relaxed);
+            let price = if hits >= PAYS { STREAK } else { STREAK_MAX.min(price * 2) };
+            self.price.store(price, Ordering::Relaxed);
         }
     }
-    /// Serves until nothing has come for a while or the core is wanted; calls answered.
-    fn watch(&self, rings: &mut Vec<Option<Arc<Ring>>>, version: &mut u64) -> u64 {
+    /// A CPU's thread is about to sleep until `woken`: it answers other CPUs' calls for a moment. Whoever
+    /// wakes it then need not wake a host thread, and may well be served by it.
+    pub(super) fn idle(&self, machine: &Machine, idler: &mut Idler, woken: &dyn Fn() -> bool) {
+        if self.count.load(Ordering::Relaxed) == 0 || woken() {
+            return;
+        }
+        if idler.skip > 0 {
+            idler.skip -= 1;
+            return;
+        }
+        // Somebody must be there to make calls.
+        if self.active.load(Ordering::Relaxed) == 0 || !self.room() {
+            return;
+        }
+        self.idlers.fetch_add(1, Ordering::Relaxed);
+        let hits = self.watch(machine, &mut idler.view, IDLE_PATIENCE, woken);
+        self.idlers.fetch_sub(1, Ordering::Relaxed);
+        self.served_idle.fetch_add(hits, Ordering::Relaxed);
+        if hits > 0 || woken() {
+            idler.vain = 0;
+        } else {
+            idler.vain = (idler.vain + 1).min(6);
+            idler.skip = (1 << idler.vain) - 1;
+        }
+    }
+    /// Answers calls until none has come for `patience`, or `done`; how many.
+    fn watch(
+        &self,
+        machine: &Machine,
+        view: &mut View,
+        patience: Duration,
+        done: &dyn Fn() -> bool,
+    ) -> u64 {
+        self.looker(machine, true);
         let mut hits = 0;
         let mut last = Instant::now();
         let mut looks = 0u32;
-        loop {
-            let now = self.rings.version.load(Ordering::Acquire);
-            if now != *version {
-                *version = now;
-                *rings = self.rings.list();
-            }
-            let found = self.look(rings);
+        while !done() {
+            view.refresh(&self.rings);
+            let found = self.look(view);
             hits += found;
             looks = looks.wrapping_add(1);
             if found > 0 {
                 looks = 0;
             } else if looks == 1 {
                 last = Instant::now();
-            } else if looks.is_multiple_of(64)
-                && (last.elapsed() > PATIENCE || !self.room() || self.stop.load(Ordering::Relaxed))
-            {
-                return hits;
+            } else if looks.is_multiple_of(32) && last.elapsed() > patience {
+                break;
             }
             std::hint::spin_loop();
         }
+        self.looker(machine, false);
+        // A call posted before its gate saw that nobody looks any more.
+        hits + self.look(view)
     }
     /// One look at every open ring; calls answered.
-    fn look(&self, rings: &[Option<Arc<Ring>>]) -> u64 {
+    fn look(&self, view: &View) -> u64 {
         let mut found = 0;
-        for (w, word) in self.open.iter().enumerate() {
+        for (w, word) in self.open.iter().enumerate().take(view.rings.len().div_ceil(64)) {
             let mut bits = word.load(Ordering::Acquire);
-            if w * 64 >= rings.len() {
-                break;
-            }
             while bits != 0 {
                 let id = w * 64 + bits.trailing_zeros() as usize;
                 let bit = bits & bits.wrapping_neg();
                 bits &= bits - 1;
-                let Some(Some(ring)) = rings.get(id) else { continue };
+                let Some(Some(ring)) = view.rings.get(id) else { continue };
                 if !ring.is_posted() {
                     continue;
                 }
@@ -245,6 +294,33 @@ impl Servers {
         }
         found
     }
+}
+
+/// The rings as a thread last saw them.
+#[derive(Default)]
+struct View {
+    rings: Vec<Option<Arc<Ring>>>,
+    version: u64,
+}
+
+impl View {
+    fn refresh(&mut self, rings: &Rings) {
+        let now = rings.version.load(Ordering::Acquire);
+        if now != self.version {
+            self.version = now;
+            self.rings = rings.list();
+        }
+    }
+}
+
+/// What a CPU's thread has learnt of looking at rings before it sleeps.
+#[derive(Default)]
+pub(super) struct Idler {
+    view: View,
+    /// Times in a row that it was in vain.
+    vain: u32,
+    /// Sleeps without a look that are still to come.
+    skip: u32,
 }
 
 /// A CPU's recent calls that left the VM.
