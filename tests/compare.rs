@@ -28,11 +28,20 @@ fn native(key: &str, make: impl FnOnce() -> Outcome) -> Outcome {
 /// # Panics
 /// With a diff that names program and backend.
 pub fn same_as_native(name: &str, link: Link, backend: Backend) {
+    same_with(name, link, backend, &[]);
+}
+
+/// [`same_as_native`] with further options of `trapgate run`.
+///
+/// # Panics
+/// As [`same_as_native`].
+pub fn same_with(name: &str, link: Link, backend: Backend, options: &[&str]) {
     let program = guest(name, link);
     if !backend.usable(name) {
         return;
     }
-    let make = |b: Backend| Run::new(b, &program, None::<String>).go();
+    let options: Vec<String> = options.iter().map(|o| (*o).to_owned()).collect();
+    let make = |b: Backend| Run::new(b, &program, None::<String>).monitor(options.clone()).go();
     let reference = native(&format!("{name} {link:?}"), || make(Backend::Native));
     assert!(
         reference.status == 0 && !reference.timed_out,

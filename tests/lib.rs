@@ -15,6 +15,6 @@ pub mod guest;
 pub mod run;
 
 pub use backend::Backend;
-pub use compare::{same_as_native, same_script, unless_gap};
+pub use compare::{same_as_native, same_script, same_with, unless_gap};
 pub use guest::{Link, guest};
 pub use run::{Outcome, Run};

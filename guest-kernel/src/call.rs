@@ -10,6 +10,7 @@ use crate::{
     fs::{fdtable::FdTable, file::OpenFile},
     kernel::Kernel,
     mm::Mm,
+    num::Word,
     platform::{Cpu, Registers},
     task::{Task, process::rlimit},
     wait::WaitQueue,
@@ -17,7 +18,7 @@ use crate::{
 
 /// One call, from its SYSCALL to its answer.
 pub struct Call {
-    /// The number, from RAX.
+    /// The number, from the low half of RAX.
     pub number: u64,
     /// RDI, RSI, RDX, R10, R8, R9.
     pub args: [u64; 6],
@@ -44,11 +45,11 @@ impl Call {
         let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
         Call::with(regs.rax, args, started)
     }
-    /// Call `number` with `args`.
+    /// The call that RAX names, with `args`. As Linux, it looks at the low half of RAX alone.
     #[must_use]
-    pub fn with(number: u64, args: [u64; 6], started: Duration) -> Call {
+    pub fn with(rax: u64, args: [u64; 6], started: Duration) -> Call {
         Call {
-            number,
+            number: u64::from(rax.low_u32()),
             args,
             tries: 0,
             done: 0,

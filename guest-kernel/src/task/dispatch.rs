@@ -21,6 +21,7 @@ use crate::{
     call::{Call, Cx},
     error::{Errno, Restart, Stop, SysResult, Wait},
     linux::table::Row,
+    num::Word,
     platform::{Cpu, Registers},
     signal::{self, Delivered, number::SIGKILL},
     wait::{WaitQueue, Wake},
@@ -43,7 +44,7 @@ pub(super) fn syscall(task: &Arc<Task>, regs: &mut Registers, cpu: &mut dyn Cpu)
     let kernel = &task.kernel;
     let started = kernel.now();
     // A ring server may have begun it: then its deadline and progress lie in its own record.
-    let begun = task.begun.take().filter(|call| call.number == regs.rax);
+    let begun = task.begun.take().filter(|call| call.number == u64::from(regs.rax.low_u32()));
     let mut call = begun.unwrap_or_else(|| Call::new(regs, started));
     let row = kernel.table.get(call.number);
     let mut waited = Duration::ZERO;

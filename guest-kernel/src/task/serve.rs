@@ -16,6 +16,7 @@ use super::{
 use crate::{
     call::{Call, Cx},
     error::Stop,
+    num::Word,
     platform::{AddressSpace, Cpu, Exit, Kick, PlatformError, Registers, Serve, Served},
 };
 
@@ -37,8 +38,9 @@ impl Begun {
 pub(super) struct Server(pub(super) Arc<Task>);
 
 impl Serve for Server {
-    fn serve(&self, number: u64, args: [u64; 6]) -> Served {
+    fn serve(&self, rax: u64, args: [u64; 6]) -> Served {
         let task = &self.0;
+        let number = u64::from(rax.low_u32());
         let kernel = &task.kernel;
         let row = match kernel.table.get(number) {
             Some(row) if kernel.table.in_ring(number, &args) && !task.has_work() => row,
