@@ -165,8 +165,8 @@ pub struct BenchArgs {
     /// Only items whose name contains TEXT
     #[arg(long, value_name = "TEXT")]
     pub filter: Option<String>,
-    /// Configurations to compare with native
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "kvm,ptrace")]
+    /// Configurations to compare with native: kvm, kvm-exit (--gate exit), ptrace
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "kvm,kvm-exit,ptrace")]
     pub on: Vec<String>,
     /// List the items
     #[arg(long)]

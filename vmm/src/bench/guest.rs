@@ -25,10 +25,22 @@ pub struct Item {
 /// Every loop.
 pub const ITEMS: &[Item] = &[
     Item { name: "getppid", about: "getppid(2), which no library caches", body: getppid },
+    Item { name: "getpid", about: "getpid(2), which no library caches", body: getpid },
     Item { name: "cpu", about: "1,000 steps of integer work, no system call", body: cpu },
     Item { name: "touch", about: "first touch of a 4 KiB anonymous page", body: touch },
     Item { name: "read", about: "read 1 byte of /dev/zero", body: read_zero },
     Item { name: "pipe", about: "write and read 1 byte of a pipe", body: pipe },
+    Item {
+        name: "conversation",
+        about: "one byte to another thread and back, through two pipes",
+        body: conversation,
+    },
+    Item { name: "tcp", about: "the same through a TCP connection on loopback", body: tcp },
+    Item {
+        name: "map",
+        about: "map and unmap 48 MiB, touching nothing but malloc's own word",
+        body: map,
+    },
     Item { name: "stat", about: "stat(2) of /etc/passwd", body: stat },
     Item { name: "open", about: "open(2) and close(2) of /etc/passwd", body: open },
     Item {
@@ -42,6 +54,57 @@ pub const ITEMS: &[Item] = &[
 fn getppid(rounds: u64) -> std::io::Result<()> {
     for _ in 0..rounds {
         black_box(nix::unistd::getppid());
+    }
+    Ok(())
+}
+
+fn getpid(rounds: u64) -> std::io::Result<()> {
+    for _ in 0..rounds {
+        black_box(nix::unistd::getpid());
+    }
+    Ok(())
+}
+
+/// Sends a byte and waits for it to come back, while another thread returns what it gets.
+fn converse(
+    rounds: u64,
+    (mut to, mut from): (impl Write, impl Read),
+    (mut other_from, mut other_to): (impl Read + Send + 'static, impl Write + Send + 'static),
+) -> std::io::Result<()> {
+    let echo = std::thread::spawn(move || {
+        let mut byte = [0];
+        for _ in 0..rounds {
+            other_from.read_exact(&mut byte)?;
+            other_to.write_all(&byte)?;
+        }
+        Ok::<(), std::io::Error>(())
+    });
+    let mut byte = [1];
+    for _ in 0..rounds {
+        to.write_all(&byte)?;
+        from.read_exact(&mut byte)?;
+    }
+    echo.join().map_err(|_| std::io::Error::other("a thread panicked"))?
+}
+
+fn conversation(rounds: u64) -> std::io::Result<()> {
+    let (there, here) = (std::io::pipe()?, std::io::pipe()?);
+    converse(rounds, (there.1, here.0), (there.0, here.1))
+}
+
+fn tcp(rounds: u64) -> std::io::Result<()> {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
+    let mine = std::net::TcpStream::connect(listener.local_addr()?)?;
+    let (other, _) = listener.accept()?;
+    mine.set_nodelay(true)?;
+    other.set_nodelay(true)?;
+    converse(rounds, (mine.try_clone()?, mine), (other.try_clone()?, other))
+}
+
+fn map(rounds: u64) -> std::io::Result<()> {
+    for _ in 0..rounds {
+        // Above M_MMAP_THRESHOLD's largest value, so that malloc(3) maps it; never touched.
+        black_box(Vec::<u8>::with_capacity(48 << 20));
     }
     Ok(())
 }

@@ -16,14 +16,23 @@ use crate::{cli::BenchArgs, exit};
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
     Native,
-    Backend(&'static str),
+    /// A configuration's name, and the options of `trapgate run` that make it.
+    Guest(&'static str, &'static [&'static str]),
 }
+
+/// Every configuration.
+const WAYS: &[Way] = &[
+    Way::Native,
+    Way::Guest("kvm", &["--backend", "kvm"]),
+    Way::Guest("kvm-exit", &["--backend", "kvm", "--gate", "exit"]),
+    Way::Guest("ptrace", &["--backend", "ptrace"]),
+];
 
 impl Way {
     fn name(self) -> &'static str {
         match self {
             Way::Native => "native",
-            Way::Backend(name) => name,
+            Way::Guest(name, _) => name,
         }
     }
     fn command(self, own: &PathBuf, program: &PathBuf, args: &[&str]) -> Command {
@@ -33,9 +42,9 @@ impl Way {
                 command.args(args);
                 command
             }
-            Way::Backend(backend) => {
+            Way::Guest(_, options) => {
                 let mut command = Command::new(own);
-                command.args(["run", "--backend", backend]);
+                command.arg("run").args(options);
                 for path in [own, program] {
                     // A program outside the default root's reach (a tmpfs over /tmp) is bound in.
                     let text = path.display();
@@ -77,13 +86,14 @@ fn start_time(way: Way, own: &PathBuf, program: &PathBuf) -> Result<f64, String>
 }
 
 fn ways(args: &BenchArgs) -> Result<Vec<Way>, String> {
-    let all = [Way::Native, Way::Backend("kvm"), Way::Backend("ptrace")];
     let mut chosen = vec![Way::Native];
     for name in &args.on {
-        match all.iter().find(|way| way.name() == name) {
+        match WAYS.iter().find(|way| way.name() == name) {
             Some(Way::Native) => {}
             Some(way) => chosen.push(*way),
-            None => return Err(format!("'{name}' is not a configuration; use kvm or ptrace")),
+            None => {
+                return Err(format!("'{name}' is not a configuration; use kvm, kvm-exit or ptrace"));
+            }
         }
     }
     Ok(chosen)
