@@ -14,6 +14,7 @@ use std::sync::{
 };
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, VolatileSlice};
+use zerocopy::FromZeros;
 
 use crate::platform::{Gpa, PAGE_SHIFT, PAGE_SIZE};
 
@@ -90,8 +91,9 @@ impl Frames {
             count: BLOCK_FRAMES,
             mapped: false,
         };
-        let mut counts = Vec::new();
-        counts.resize_with(blocks * BLOCK_FRAMES, || AtomicU32::new(0));
+        // Zeroed memory straight from the host: touching a word a page would cost milliseconds at start.
+        let counts = AtomicU32::new_vec_zeroed(blocks * BLOCK_FRAMES)
+            .unwrap_or_else(|_| panic!("no memory for the counts of {blocks} blocks"));
         Arc::new(Frames {
             memory,
             backing,

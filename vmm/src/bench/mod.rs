@@ -92,7 +92,9 @@ fn ways(args: &BenchArgs) -> Result<Vec<Way>, String> {
             Some(Way::Native) => {}
             Some(way) => chosen.push(*way),
             None => {
-                return Err(format!("'{name}' is not a configuration; use kvm, kvm-exit or ptrace"));
+                return Err(format!(
+                    "'{name}' is not a configuration; use kvm, kvm-exit or ptrace"
+                ));
             }
         }
     }

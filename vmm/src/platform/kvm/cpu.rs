@@ -16,7 +16,7 @@ use super::{
     Kind, Machine, bump, fpu, host,
     pool::{Pool, Seat},
     ring::{Found, Ring},
-    server::{Idler, Streak},
+    server::Idler,
     space::{Space, canonical},
     vcpu::{MAX_REFUSALS, Stop, Vcpu},
 };
@@ -38,7 +38,6 @@ pub(super) struct KvmCpu {
     space: Arc<dyn AddressSpace>,
     root: Option<Frame>,
     ring: Arc<Ring>,
-    streak: Streak,
     idler: Idler,
     /// Its thread sleeps in the kernel.
     asleep: bool,
@@ -60,8 +59,8 @@ impl KvmCpu {
         };
         let (seat, space) = (pool.seat(), space.clone());
         machine.servers.busy();
-        let (streak, idler) = (Streak::default(), Idler::default());
-        Ok(KvmCpu { machine, pool, seat, space, root, ring, streak, idler, asleep: false })
+        let idler = Idler::default();
+        Ok(KvmCpu { machine, pool, seat, space, root, ring, idler, asleep: false })
     }
 
     /// What an exit means; `None`: nothing, run on.
@@ -325,7 +324,7 @@ impl Cpu for KvmCpu {
         }
         drop(seated);
         if exit == Exit::Syscall {
-            self.machine.servers.note_call(&mut self.streak);
+            self.machine.servers.note_call();
         }
         self.pool.offer();
         Ok(exit)

@@ -10,6 +10,7 @@
 //! guest threads each one's call is then answered by the other's thread, and none is ever woken.
 
 use std::{
+    cell::Cell,
     sync::{
         Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
@@ -31,6 +32,10 @@ use super::{
 const PATIENCE: Duration = Duration::from_micros(150);
 /// The same for a thread that is about to sleep.
 const IDLE_PATIENCE: Duration = Duration::from_micros(80);
+/// How long more guest threads than leave it a core must run before a server sleeps.
+const CROWDED: Duration = Duration::from_micros(40);
+/// After this long a waking that did not pay is forgotten.
+const FORGET: Duration = Duration::from_millis(20);
 /// Calls that leave the VM at most this far apart count towards waking a server.
 const QUICK: Duration = Duration::from_micros(250);
 /// Quick calls in a row after which a server is woken, as long as waking it has paid.
@@ -67,6 +72,7 @@ pub(super) struct Servers {
     stop: AtomicBool,
     called: Mutex<bool>,
     bell: Condvar,
+    streak: Mutex<Streak>,
     /// Quick calls in a row that it takes to wake a server.
     price: AtomicU32,
     /// Calls answered in rings.
@@ -101,6 +107,7 @@ impl Servers {
             stop: AtomicBool::new(false),
             called: Mutex::new(false),
             bell: Condvar::new(),
+            streak: Mutex::default(),
             price: AtomicU32::new(STREAK),
             served: AtomicU64::new(0),
             served_idle: AtomicU64::new(0),
@@ -166,17 +173,29 @@ impl Servers {
     fn room(&self) -> bool {
         self.active.load(Ordering::Relaxed) + self.idlers.load(Ordering::Relaxed) < self.cpus
     }
-    /// A CPU left the guest for a system call. `streak` is its own.
-    pub(super) fn note_call(&self, streak: &mut Streak) {
+    /// A CPU left the guest for a system call. All CPUs' calls count together: short-lived processes make
+    /// as many as one that lives on.
+    pub(super) fn note_call(&self) {
         if self.count.load(Ordering::Relaxed) == 0 || self.awake.load(Ordering::Relaxed) {
             return;
         }
-        let now = Instant::now();
-        let quick = now.duration_since(streak.last) < QUICK;
-        streak.last = now;
-        streak.calls = if quick { streak.calls + 1 } else { 0 };
-        if streak.calls >= self.price.load(Ordering::Relaxed) && self.room() {
-            streak.calls = 0;
+        let called = {
+            let Ok(mut streak) = self.streak.try_lock() else { return };
+            let now = Instant::now();
+            let quick = now.duration_since(streak.last) < QUICK;
+            streak.last = now;
+            if now.duration_since(streak.judged) > FORGET {
+                streak.judged = now;
+                self.price.store(STREAK, Ordering::Relaxed);
+            }
+            streak.calls = if quick { streak.calls + 1 } else { 0 };
+            let called = streak.calls >= self.price.load(Ordering::Relaxed) && self.room();
+            if called {
+                streak.calls = 0;
+            }
+            called
+        };
+        if called {
             *self.called.lock().unwrap_or_else(PoisonError::into_inner) = true;
             self.bell.notify_one();
         }
@@ -203,7 +222,14 @@ impl Servers {
                 }
             }
             let always = self.always.load(Ordering::Relaxed);
-            let done = || !(always || self.room()) || self.stop.load(Ordering::Relaxed);
+            // Threads of the guest come and go; the core is wanted if it is for some time.
+            let crowded = Cell::new(None::<Instant>);
+            let wanted = || {
+                let since = crowded.get().unwrap_or_else(Instant::now);
+                crowded.set((!always && !self.room()).then_some(since));
+                crowded.get().is_some() && since.elapsed() > CROWDED
+            };
+            let done = || self.stop.load(Ordering::Relaxed) || wanted();
             let patience = if always { Duration::MAX } else { PATIENCE };
             let hits = self.watch(machine, &mut view, patience, &done);
             self.sleeps.fetch_add(1, Ordering::Relaxed);
@@ -323,14 +349,16 @@ pub(super) struct Idler {
     skip: u32,
 }
 
-/// A CPU's recent calls that left the VM.
-pub(super) struct Streak {
+/// Recent calls that left the VM.
+struct Streak {
     last: Instant,
+    /// When the price was last looked at.
+    judged: Instant,
     calls: u32,
 }
 
 impl Default for Streak {
     fn default() -> Streak {
-        Streak { last: Instant::now(), calls: 0 }
+        Streak { last: Instant::now(), judged: Instant::now(), calls: 0 }
     }
 }
