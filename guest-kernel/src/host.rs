@@ -19,6 +19,12 @@ pub trait Host: Send + Sync {
     fn boottime(&self) -> Duration {
         self.monotonic()
     }
+    /// Lays the line over the processor's time-stamp counter anew by which guests may read the clocks
+    /// themselves; from then on [`Host::monotonic`] and [`Host::realtime`] follow it as well. To be called
+    /// a few times a second. `None` where there is none (yet).
+    fn refresh_clock(&self) -> Option<ClockLine> {
+        None
+    }
     /// CPU time the calling host thread has used: user, system.
     fn thread_cpu_time(&self) -> (Duration, Duration);
     /// Fills `buf` with random bytes.
@@ -38,6 +44,29 @@ pub trait Host: Send + Sync {
     /// # Errors
     /// The host's errno.
     fn open_tree(&self, path: &Path) -> Result<Arc<dyn HostTree>, Errno>;
+}
+
+/// Clocks as a line over the time-stamp counter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ClockLine {
+    /// The counter at its beginning.
+    pub tsc: u64,
+    /// Nanoseconds a tick, times 2^32.
+    pub slope: u64,
+    /// `CLOCK_MONOTONIC` at its beginning, nanoseconds.
+    pub mono: u64,
+    /// `CLOCK_REALTIME` at its beginning, nanoseconds since the epoch.
+    pub real: u64,
+}
+
+impl ClockLine {
+    /// Nanoseconds from its beginning to `tsc`; 0 before it.
+    #[must_use]
+    pub fn passed(&self, tsc: u64) -> u64 {
+        // Counters of different CPUs may differ by a few ticks.
+        let ticks = if tsc < self.tsc { 0 } else { tsc - self.tsc };
+        u64::try_from((u128::from(ticks) * u128::from(self.slope)) >> 32).unwrap_or(u64::MAX)
+    }
 }
 
 /// Metadata of a host file.

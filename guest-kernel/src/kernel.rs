@@ -142,7 +142,7 @@ pub struct Kernel {
     /// SysV shared memory segments.
     pub shm: crate::mm::shm::Segments,
     /// The vDSO's page, once a program has been loaded.
-    pub vdso: Mutex<Option<Arc<crate::mm::store::PageStore>>>,
+    pub vdso: Mutex<Option<Arc<crate::linux::vdso::Vdso>>>,
     next_id: AtomicU64,
 }
 

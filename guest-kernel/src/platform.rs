@@ -123,6 +123,10 @@ pub trait Platform: Send + Sync {
     fn bills_caller(&self) -> bool {
         true
     }
+    /// A guest's RDTSC reads what the monitor's does.
+    fn shares_tsc(&self) -> bool {
+        true
+    }
     /// Counters for `--stats`: name and value, in display order.
     fn counters(&self) -> Vec<(&'static str, u64)> {
         Vec::new()

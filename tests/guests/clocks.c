@@ -185,4 +185,36 @@ CASE(timers_and_exec)
 {
 	EQ(reap(CHILD(alarm(1); execl("/bin/sleep", "sleep", "20", NULL))), 1000 + SIGALRM);
 }
+/* Whoever answers, the vDSO or the kernel, time goes forward, and both tell the same. */
+CASE(one_clock)
+{
+	static const clockid_t ids[] = {CLOCK_MONOTONIC, CLOCK_REALTIME};
+	for (int k = 0; k < 2; k++) {
+		int bad = 0;
+		long until = now_ms() + 300;
+		while (now_ms() < until) {
+			struct timespec t[3];
+			clock_gettime(ids[k], &t[0]);
+			syscall(SYS_clock_gettime, ids[k], &t[1]);
+			clock_gettime(ids[k], &t[2]);
+			for (int i = 0; i < 2; i++)
+				bad += t[i + 1].tv_sec < t[i].tv_sec || (t[i + 1].tv_sec == t[i].tv_sec && t[i + 1].tv_nsec < t[i].tv_nsec);
+			for (int i = 0; i < 3; i++)
+				bad += t[i].tv_nsec < 0 || t[i].tv_nsec >= 1000000000;
+		}
+		EQ(bad, 0);
+	}
+	struct timespec r;
+	struct timeval v;
+	for (int i = 0; i < 1000; i++) {
+		clock_gettime(CLOCK_REALTIME, &r);
+		EQ(gettimeofday(&v, NULL), 0);
+		if (v.tv_sec < r.tv_sec || v.tv_sec > r.tv_sec + 1 || v.tv_usec < 0 || v.tv_usec >= 1000000)
+			EQ((long)v.tv_usec, -1);
+		time_t a = time(NULL), b;
+		EQ(time(&b) - a <= 1, 1);
+		EQ(b >= a, 1);
+	}
+	ERR(clock_gettime(12345, &r), EINVAL);
+}
 MAIN

@@ -19,3 +19,4 @@ pub mod strace;
 pub mod sys;
 pub mod table;
 pub mod vdso;
+mod vdso_code;

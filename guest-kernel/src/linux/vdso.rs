@@ -1,40 +1,63 @@
-//! Our vDSO (vdso(7)): a one-page shared object that every program finds through AT_SYSINFO_EHDR.
+//! Our vDSO (vdso(7)): a one-page shared object that every program finds through AT_SYSINFO_EHDR, and
+//! before it a page of data, from which it reads the clock without a system call.
 //!
-//! Its functions make the system call; answering in the guest comes with the data page. The image
-//! is built here, byte by byte, from the few tables that glibc, musl and Go look at: a SysV hash
+//! The clock is the host's as a line over the time-stamp counter ([`ClockLine`]), brought up to date a few
+//! times a second; until it is there the functions make the system call. The image is built here, byte by byte, from the few tables that glibc, musl and Go look at: a SysV hash
 //! table, symbols, versions (`LINUX_2.6`), no sections.
 
-use std::sync::{Arc, PoisonError};
+use std::{
+    sync::{
+        Arc, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
+use vm_memory::Bytes;
 use zerocopy::IntoBytes;
 
-use super::elf::{Ehdr, Phdr};
+use super::{
+    elf::{Ehdr, Phdr},
+    vdso_code::{CODE, DISPLACEMENT, FUNCTIONS},
+};
 use crate::{
     error::Errno,
+    frames::Frame,
     fs::buf::Source,
+    host::ClockLine,
     kernel::Kernel,
     mm::{
         Limits, Mm,
         map::{MapRequest, Place},
+        object::MemObject,
         store::PageStore,
         vma::VmaFlags,
     },
     num::Word,
     platform::{PAGE_SIZE, Prot},
+    timer::Expire,
 };
 
-/// Exported functions and the system calls they make.
-const FUNCTIONS: [(&str, u32); 5] = [
-    ("__vdso_clock_gettime", 228),
-    ("__vdso_gettimeofday", 96),
-    ("__vdso_time", 201),
-    ("__vdso_getcpu", 309),
-    ("__vdso_clock_getres", 229),
-];
 const SONAME: &str = "linux-vdso.so.1";
 const VERSION: &str = "LINUX_2.6";
-/// Bytes of code kept for each function.
-const SLOT: usize = 16;
+/// The data page: what the code before it reads.
+mod data {
+    /// u32: odd while the others change.
+    pub const SEQUENCE: usize = 0;
+    /// u32: 0 while there is nothing to read.
+    pub const USABLE: usize = 4;
+    /// u64: the time-stamp counter at the line's beginning.
+    pub const TSC: usize = 8;
+    /// u64: nanoseconds a tick, times 2^32.
+    pub const SLOPE: usize = 16;
+    /// u64, by clock id: CLOCK_REALTIME and CLOCK_MONOTONIC there.
+    pub const NANOS: usize = 24;
+}
+/// First look at the clock after boot, and the next ones: soon, for a line can be laid from the second.
+const FIRST_LOOKS: [Duration; 3] =
+    [Duration::ZERO, Duration::from_millis(10), Duration::from_millis(60)];
+/// Time between later looks.
+const LOOKS: Duration = Duration::from_millis(250);
 
 const DT_HASH: u64 = 4;
 const DT_STRTAB: u64 = 5;
@@ -82,26 +105,22 @@ fn build() -> Vec<u8> {
     let version = string(VERSION);
     let names: Vec<u32> = FUNCTIONS.iter().map(|(name, _)| string(name)).collect();
 
-    // Code: `mov $number, %eax; syscall; ret`, padded with `int3`.
-    let mut code = Vec::new();
-    for (_, number) in FUNCTIONS {
-        let start = code.len();
-        code.push(0xb8);
-        code.extend_from_slice(&number.to_le_bytes());
-        code.extend_from_slice(&[0x0f, 0x05, 0xc3]);
-        code.resize(start + SLOT, 0xcc);
-    }
-    let code_at = image.push(&code);
+    let code_at = image.push(CODE);
+    let (field, end) = DISPLACEMENT;
+    let field = usize::try_from(code_at).unwrap_or(0) + field;
+    let displacement = -(PAGE_SIZE.cast_signed() + code_at.cast_signed() + end as i64);
+    image.0[field..field + 4]
+        .copy_from_slice(&displacement.cast_unsigned().low_i32().to_le_bytes());
 
     // Symbols: the null one, then the functions; all versions the one we define.
     let mut symbols = vec![0u8; 24];
     let mut versions: Vec<u16> = vec![0];
-    for (i, name) in names.iter().enumerate() {
+    for (name, (_, offset)) in names.iter().zip(FUNCTIONS) {
         symbols.extend_from_slice(&name.to_le_bytes());
         // STB_GLOBAL, STT_FUNC; default visibility; any defined section index.
         symbols.extend_from_slice(&[0x12, 0]);
         symbols.extend_from_slice(&1u16.to_le_bytes());
-        symbols.extend_from_slice(&(code_at + (i * SLOT) as u64).to_le_bytes());
+        symbols.extend_from_slice(&(code_at + offset as u64).to_le_bytes());
         symbols.extend_from_slice(&8u64.to_le_bytes());
         versions.push(2);
     }
@@ -182,29 +201,93 @@ fn build() -> Vec<u8> {
     image.0
 }
 
-/// The VM's one copy of the image.
-fn object(kernel: &Arc<Kernel>) -> Result<Arc<PageStore>, Errno> {
-    let mut known = kernel.vdso.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(store) = &*known {
-        return Ok(store.clone());
-    }
-    let store = PageStore::new(kernel.fresh_id(), &kernel.frames, PAGE_SIZE, None);
-    store.write_at(&mut Source::kernel(&build()), 0)?;
-    Ok(known.insert(store).clone())
+/// The vDSO of a VM: its two pages, and the clock in the first of them.
+pub struct Vdso {
+    pages: Arc<PageStore>,
+    data: Frame,
+    kernel: Weak<Kernel>,
+    looks: AtomicUsize,
 }
 
-/// Maps the vDSO; its address.
+impl Vdso {
+    fn new(kernel: &Arc<Kernel>) -> Result<Arc<Vdso>, Errno> {
+        let pages = PageStore::new(kernel.fresh_id(), &kernel.frames, 2 * PAGE_SIZE, None);
+        pages.write_at(&mut Source::kernel(&[0; 64]), 0)?;
+        pages.write_at(&mut Source::kernel(&build()), PAGE_SIZE)?;
+        let data = pages.page(0, true).map_err(|_| Errno::ENOMEM)?;
+        let kernel = Arc::downgrade(kernel);
+        let vdso = Arc::new(Vdso { pages, data, kernel, looks: AtomicUsize::new(0) });
+        vdso.look();
+        Ok(vdso)
+    }
+    /// Brings the clock up to date, now and again and again.
+    fn look(self: &Arc<Self>) {
+        let Some(kernel) = self.kernel.upgrade() else { return };
+        if !kernel.platform.shares_tsc() {
+            return;
+        }
+        if let Some(line) = kernel.host.refresh_clock() {
+            self.publish(&line);
+        }
+        let looks = self.looks.fetch_add(1, Ordering::Relaxed);
+        let pause = FIRST_LOOKS.get(looks + 1).copied().unwrap_or(LOOKS);
+        let own: Weak<dyn Expire> = {
+            let own: Arc<dyn Expire> = self.clone();
+            Arc::downgrade(&own)
+        };
+        kernel.timers.arm(kernel.now() + pause, own);
+    }
+    fn publish(&self, line: &ClockLine) {
+        let page = self.data.bytes();
+        // All inside the page: none of these can fail.
+        let sequence: u32 = page.load(data::SEQUENCE, Ordering::Relaxed).unwrap_or(0);
+        let _ = page.store(sequence.wrapping_add(1), data::SEQUENCE, Ordering::SeqCst);
+        let nanos = [line.real, line.mono];
+        let words = [(data::TSC, line.tsc), (data::SLOPE, line.slope)];
+        let clocks = (0..2).map(|clock| (data::NANOS + clock * 8, nanos[clock]));
+        for (offset, word) in words.into_iter().chain(clocks) {
+            let _ = page.store(word, offset, Ordering::Release);
+        }
+        let _ = page.store(1u32, data::USABLE, Ordering::Release);
+        let _ = page.store(sequence.wrapping_add(2), data::SEQUENCE, Ordering::SeqCst);
+    }
+}
+
+impl Expire for Vdso {
+    fn expire(&self, _: Duration) {
+        let Some(kernel) = self.kernel.upgrade() else { return };
+        let vdso = kernel.vdso.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(vdso) = vdso {
+            vdso.look();
+        }
+    }
+}
+
+/// The VM's one vDSO.
+fn object(kernel: &Arc<Kernel>) -> Result<Arc<PageStore>, Errno> {
+    let mut known = kernel.vdso.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(vdso) = &*known {
+        return Ok(vdso.pages.clone());
+    }
+    Ok(known.insert(Vdso::new(kernel)?).pages.clone())
+}
+
+/// Maps the data page and, after it, the vDSO; its address.
 ///
 /// # Errors
 /// ENOMEM.
 pub fn map(mm: &Mm) -> Result<u64, Errno> {
     let object = object(&mm.kernel)?;
-    let request = MapRequest {
-        flags: VmaFlags::DONTEXPAND,
-        name: Some(Arc::from("[vdso]")),
-        ..MapRequest::object(Place::Hint(0), PAGE_SIZE, Prot::READ | Prot::EXEC, object, 0)
+    let part = |place, pages, prot, first, name| {
+        let request = MapRequest {
+            flags: VmaFlags::DONTEXPAND,
+            name: Some(Arc::from(name)),
+            ..MapRequest::object(place, pages * PAGE_SIZE, prot, object.clone(), first)
+        };
+        mm.map(request, Limits::NONE)
     };
-    mm.map(request, Limits::NONE)
+    let data = part(Place::Hint(0), 2, Prot::READ, 0, "[vvar]")?;
+    part(Place::Fixed(data + PAGE_SIZE), 1, Prot::READ | Prot::EXEC, 1, "[vdso]")
 }
 
 #[cfg(test)]

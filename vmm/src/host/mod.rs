@@ -9,6 +9,7 @@
 //! * `seccomp.rs`: the table of all these calls, from which the monitor's filter is made.
 //! * `stream.rs`: the monitor's standard streams (read, write, pread, lseek, poll, epoll).
 
+mod clock;
 mod file;
 pub mod seccomp;
 mod stream;
@@ -21,7 +22,7 @@ pub use self::stream::Streams;
 use rustix::time::{ClockId, clock_gettime};
 use trapgate_kernel::{
     error::Errno,
-    host::{Host, HostStat, HostTree},
+    host::{ClockLine, Host, HostStat, HostTree},
 };
 
 /// The real host.
@@ -29,6 +30,7 @@ pub struct LinuxHost {
     cpus: usize,
     memory: u64,
     threads: Arc<threads::Threads>,
+    clock: clock::Clock,
 }
 
 impl LinuxHost {
@@ -38,7 +40,7 @@ impl LinuxHost {
         let info = rustix::system::sysinfo();
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let memory = info.totalram.saturating_mul(u64::from(info.mem_unit));
-        LinuxHost { cpus, memory, threads: Arc::default() }
+        LinuxHost { cpus, memory, threads: Arc::default(), clock: clock::Clock::new() }
     }
 }
 
@@ -61,10 +63,13 @@ fn timeval(value: libc::timeval) -> Duration {
 
 impl Host for LinuxHost {
     fn monotonic(&self) -> Duration {
-        clock(ClockId::Monotonic)
+        self.clock.now().map_or_else(|| clock(ClockId::Monotonic), |(mono, _)| mono)
     }
     fn realtime(&self) -> Duration {
-        clock(ClockId::Realtime)
+        self.clock.now().map_or_else(|| clock(ClockId::Realtime), |(_, real)| real)
+    }
+    fn refresh_clock(&self) -> Option<ClockLine> {
+        self.clock.refresh()
     }
     fn boottime(&self) -> Duration {
         clock(ClockId::Boottime)

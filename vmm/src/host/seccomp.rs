@@ -64,6 +64,7 @@ const KVM: &[u32] = &[
     0x9000_aea4, // KVM_GET_XSAVE
     0x5000_aea5, // KVM_SET_XSAVE
     0x4188_aea7, // KVM_SET_XCRS
+    0x4018_aee1, // KVM_SET_DEVICE_ATTR
 ];
 
 /// The user's terminal: modes and size.

@@ -131,6 +131,8 @@ struct Machine {
     /// Page-table edits need the shadow tables cut (docs/revocation.md).
     shadow: bool,
     sync_regs: bool,
+    /// A guest's RDTSC reads what the monitor's does.
+    shares_tsc: bool,
     counters: Counters,
     /// Where the phases of the gate begin that SYSCALL lands on here.
     phases: Phases,
@@ -212,6 +214,7 @@ impl KvmPlatform {
             kind: Kind::Hardware,
             shadow: true,
             sync_regs: kvm.check_extension_int(Cap::SyncRegs) & 3 == 3,
+            shares_tsc: false,
             counters: Counters::default(),
             phases: Phases::default(),
             servers: Servers::new(shared),
@@ -268,6 +271,9 @@ impl Platform for KvmPlatform {
     }
     fn xsave_layout(&self) -> XsaveLayout {
         self.machine.xsave
+    }
+    fn shares_tsc(&self) -> bool {
+        self.machine.shares_tsc
     }
     fn counters(&self) -> Vec<(&'static str, u64)> {
         let c = &self.machine.counters;

@@ -33,12 +33,14 @@ pub enum Kind {
 /// Where the probe's code and data lie in the probe's address space.
 const CODE: u64 = 0x1_0000;
 const DATA: u64 = 0x1_1000;
-/// `syscall; ud2`, and at 16 `mov rax, [rbx]; ud2`.
-const PROGRAM: [u8; 21] = [
+/// `syscall; ud2`, at 16 `mov rax, [rbx]; ud2`, at 32 `rdtsc; shl rdx, 32; or rax, rdx; ud2`.
+const PROGRAM: [u8; 43] = [
     0x0f, 0x05, 0x0f, 0x0b, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90,
-    0x48, 0x8b, 0x03, 0x0f, 0x0b,
+    0x48, 0x8b, 0x03, 0x0f, 0x0b, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90,
+    0x0f, 0x31, 0x48, 0xc1, 0xe2, 0x20, 0x48, 0x09, 0xd0, 0x0f, 0x0b,
 ];
 const READ: u64 = CODE + 16;
+const TSC: u64 = CODE + 32;
 
 /// The probe's own tables, all on pages of the image's block.
 struct Tables {
@@ -96,6 +98,13 @@ fn tables(machine: &Machine) -> Option<Tables> {
     Some(Tables { roots, leaf, data: [a, b] })
 }
 
+/// The time-stamp counter.
+fn counter() -> u64 {
+    // SAFETY: RDTSC exists on every x86-64 processor, and the monitor never forbids it itself
+    // (prctl(PR_SET_TSC)).
+    unsafe { std::arch::x86_64::_rdtsc() }
+}
+
 /// Runs the probe's code at `rip` in ring 3 until it leaves the guest.
 fn enter(vcpu: &mut Vcpu, root: Gpa, rip: u64) -> Result<(Stop, kvm_regs), KvmError> {
     vcpu.set_ring(true);
@@ -137,6 +146,9 @@ pub(super) fn settle(machine: &mut Machine) -> Result<Vcpu, KvmError> {
     } else {
         return Err(KvmError::Probe(format!("{stop:x?} at {:#x}", regs.rip)));
     }
+    let before = counter();
+    let (_, regs) = enter(&mut vcpu, tables.roots[0], TSC)?;
+    machine.shares_tsc = (before..=counter()).contains(&regs.rax);
     map_ram(machine, tables.roots[0]).ok_or(KvmError::Memory)?;
     vcpu.sregs_mut().cr3 = tables.roots[0].0;
     Ok(vcpu)

@@ -1,7 +1,7 @@
 //! One virtual CPU: its registers through KVM_CAP_SYNC_REGS (or ioctls where that is missing), its
 //! FPU, and KVM_RUN with the exits boiled down to what this monitor tells apart.
 
-use std::sync::Arc;
+use std::{os::fd::AsRawFd, sync::Arc};
 
 use kvm_bindings::{
     KVM_EXIT_IO, KVM_EXIT_IO_IN, KVM_EXIT_MEMORY_FAULT, Msrs, kvm_msr_entry, kvm_regs, kvm_segment,
@@ -85,6 +85,23 @@ fn segment(selector: u16) -> kvm_segment {
     }
 }
 
+/// Has the guest's RDTSC read what ours does: the vCPU's offset becomes 0 (KVM_VCPU_TSC_OFFSET, KVM API
+/// "generic vm device control"). Whether it does is probed (`probe::settle`), so an old host may refuse.
+fn share_tsc(fd: &VcpuFd) {
+    /// `_IOW(KVMIO, 0xe1, struct kvm_device_attr)`.
+    const KVM_SET_DEVICE_ATTR: libc::Ioctl = 0x4018_aee1;
+    let offset = 0i64;
+    let attribute = kvm_bindings::kvm_device_attr {
+        group: kvm_bindings::KVM_VCPU_TSC_CTRL,
+        attr: u64::from(kvm_bindings::KVM_VCPU_TSC_OFFSET),
+        addr: (&raw const offset).expose_provenance() as u64,
+        flags: 0,
+    };
+    // SAFETY: the descriptor is a vCPU's; the attribute and the 8 bytes it points to are live and only
+    // read.
+    let _ = unsafe { libc::ioctl(fd.as_raw_fd(), KVM_SET_DEVICE_ATTR, &raw const attribute) };
+}
+
 impl Vcpu {
     /// Creates vCPU `id` with everything set but the register file and the root.
     pub(super) fn new(machine: &Machine, id: u64, user_gate: bool) -> Result<Vcpu, KvmError> {
@@ -165,6 +182,7 @@ impl Vcpu {
                 return Err(call("KVM_SET_XCRS")(e));
             }
         }
+        share_tsc(&fd);
         fd.set_sregs(&sregs).map_err(call("KVM_SET_SREGS"))?;
         let initial = fd.get_xsave().map_err(call("KVM_GET_XSAVE"))?;
         // MXCSR_MASK, 0 meaning the oldest processors' (SDM vol. 1, 11.6.6).
