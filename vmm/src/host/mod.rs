@@ -7,8 +7,10 @@
 //!   renameat2, unlinkat, fchmod, fchown, utimensat, fstatfs).
 //! * `file.rs`: a regular file (pread, pwrite, ftruncate, fsync, fstat).
 //! * `seccomp.rs`: the table of all these calls, from which the monitor's filter is made.
+//! * `closed.rs`: which standard streams were closed at start (fcntl).
 //! * `stream.rs`: the monitor's standard streams (read, write, pread, lseek, poll, epoll).
 
+mod closed;
 mod file;
 pub mod seccomp;
 mod stream;
