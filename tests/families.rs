@@ -47,6 +47,6 @@ macro_rules! families {
 families! {
     clocks clone cred dirs efault epoll eventfd exec fcntl file_io file_open file_seek flock fork
     futex inotify memfd mmap mmap_file mount mprotect mq mremap netlink path pipe poll proc pty rename resource shm
-    signalfd signals splice stat tcp threads timerfd udp unix_dgram unix_pass unix_stream wait
+    signalfd signals splice stat tcp threads timerfd traps udp unix_dgram unix_pass unix_stream wait
     xattr
 }
