@@ -60,7 +60,9 @@ p=(); for i in 3 1 2; do (exit $i) & p+=($!); done; n=0; for i in "${p[@]}"; do 
 trap 'echo trapped' USR1; kill -USR1 $$; trap 'echo bye' EXIT
 sleep 100 & p=$!; sleep .2; kill $p; wait $p; echo "status $?"
 { sh -c 'kill -9 $$'; } 2>/dev/null; echo $?; false | true; echo ${PIPESTATUS[*]}
-diff <(seq 5) <(seq 2 6); mapfile -t l < <(printf '%s\n' a b c); echo ${#l[@]}
+diff <(seq 5) <(seq 2 6); (exit 4) & a=$!; (sleep .3; exit 5) & b=$!; wait -n; s=$?; wait -n; echo "wait -n $s $?"; wait -n; echo "none left $?"
+seq 3 | while read n; do (echo sub $n; exit $n) | cat; echo ${PIPESTATUS[0]}; done; trap - EXIT; trap 'echo end' EXIT
+mapfile -t l < <(printf '%s\n' a b c); echo ${#l[@]}
 f() { local v=$1; echo "f $v"; return 3; }; f x; echo $?
 exec 5>out; echo five >&5; exec 5>&-; cat out; set -o pipefail; false | true; echo $?
 [[ abc =~ b(.) ]] && echo ${BASH_REMATCH[1]}; echo {a..e}; shopt -s nullglob; echo *; cd /; pwd
@@ -230,6 +232,65 @@ E
 go build -o m m.go && ./m
 "#
 );
+
+workload!(
+    go_static,
+    needs["/usr/bin/go"],
+    r#"
+export GOCACHE=$T/c GO111MODULE=off CGO_ENABLED=0
+printf 'package main\nimport ("fmt"; "os"; "time")\nfunc main() { c := make(chan int); go func() { time.Sleep(time.Millisecond); c <- 6*7 }(); fmt.Println(<-c, len(os.Args)); os.Exit(5) }\n' > m.go
+go build -o m m.go; ./m a b; echo $?; ldd m 2>&1 || true
+"#
+);
+
+/// A statically linked Rust program, built by the toolchain that builds Trapgate.
+mod rust_static {
+    use super::*;
+    const SOURCE: &str = r#"
+use std::{collections::BTreeMap, io::{Read, Write}, net, process, sync::mpsc, thread};
+fn main() {
+    let (tx, rx) = mpsc::channel();
+    let all: Vec<_> = (0..8).map(|i| { let tx = tx.clone(); thread::spawn(move || tx.send(i * i).unwrap()) }).collect();
+    all.into_iter().for_each(|t| t.join().unwrap());
+    drop(tx);
+    println!("{}", rx.iter().sum::<i32>());
+    let listener = net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap();
+    let server = thread::spawn(move || { let (mut c, _) = listener.accept().unwrap(); let mut s = String::new(); c.read_to_string(&mut s).unwrap(); s });
+    net::TcpStream::connect(at).unwrap().write_all(b"over loopback").unwrap();
+    println!("{}", server.join().unwrap());
+    let map: BTreeMap<_, _> = "static rust program".chars().map(|c| (c, c as u32)).collect();
+    println!("{map:?}");
+    let out = process::Command::new("/bin/echo").arg("child").output().unwrap();
+    print!("{}", String::from_utf8_lossy(&out.stdout));
+    assert!(std::panic::catch_unwind(|| panic!("caught")).is_err());
+    process::exit(9);
+}
+"#;
+    fn on(backend: Backend) {
+        let dir = trapgate_tests::guest::guests_dir().join("rust");
+        std::fs::create_dir_all(&dir).unwrap();
+        // Both tests may build at once: each its own file.
+        let (source, program) = (dir.join(format!("{backend}.rs")), dir.join(backend.name()));
+        std::fs::write(&source, SOURCE).unwrap();
+        let built = std::process::Command::new("rustc")
+            .args(["--edition=2024", "--crate-name=guest", "-Ctarget-feature=+crt-static", "-o"])
+            .args([&program, &source])
+            .status()
+            .unwrap();
+        assert!(built.success(), "rustc fails");
+        let script = format!("{} 2>/dev/null; echo $?", program.display());
+        same_script(&format!("rust_static on {backend}"), backend, 0, &script);
+    }
+    #[test]
+    fn kvm() {
+        on(Backend::Kvm);
+    }
+    #[test]
+    fn ptrace() {
+        on(Backend::Ptrace);
+    }
+}
 
 workload!(
     readme,

@@ -17,6 +17,8 @@ pub mod eventfd;
 pub mod frames;
 pub mod fs;
 pub mod futex;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod host;
 pub mod ipc;
 pub mod kernel;
@@ -28,7 +30,7 @@ pub mod pipe;
 pub mod platform;
 pub mod signal;
 pub mod task;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub mod testing;
 pub mod time;
 pub mod timer;

@@ -24,6 +24,7 @@ use crate::{
     host::{Host, HostTree},
     kernel::{Config, Kernel, Parts},
     mm::{Mm, object::MemObject, store::PageStore},
+    num::Word as _,
     platform::{
         AddressSpace, Cpu, Edit, Gpa, PAGE_SIZE, Platform, PlatformError, Prot, USER_END,
         XsaveLayout,
@@ -198,5 +199,70 @@ impl Random {
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0 % limit
+    }
+}
+
+/// Damages byte strings, the same way each time for a seed: what the fuzz targets do, in short.
+pub struct Mutator(u64);
+
+impl Mutator {
+    /// One that starts at `seed`.
+    #[must_use]
+    pub fn new(seed: u64) -> Mutator {
+        Mutator(seed)
+    }
+    /// splitmix64.
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+    fn below(&mut self, limit: usize) -> usize {
+        (self.next() % (limit.max(1) as u64)).size()
+    }
+    /// `seed` with one to four damages.
+    #[must_use]
+    pub fn mutate(&mut self, seed: &[u8]) -> Vec<u8> {
+        const VALUES: [u64; 12] = [
+            0,
+            1,
+            0xff,
+            0xfff,
+            0x1000,
+            0x7fff_ffff,
+            0xffff_ffff,
+            0x7fff_ffff_f000,
+            0x8000_0000_0000,
+            1 << 63,
+            u64::MAX - 0xfff,
+            u64::MAX,
+        ];
+        let mut out = seed.to_vec();
+        for _ in 0..=self.below(4) {
+            let at = self.below(out.len());
+            let width = [1, 2, 4, 8][self.below(4)];
+            match self.below(5) {
+                0 => out.truncate(at),
+                1 => {
+                    let bit = self.below(8);
+                    out.iter_mut().skip(at).take(1).for_each(|b| *b ^= 1 << bit);
+                }
+                2 => {
+                    let from = self.below(out.len());
+                    let piece: Vec<u8> = out.iter().copied().skip(from).take(width * 8).collect();
+                    out.iter_mut().skip(at).zip(piece).for_each(|(b, p)| *b = p);
+                }
+                choice => {
+                    let value = if choice == 3 { self.next() } else { VALUES[self.below(12)] };
+                    // Fields of headers lie at multiples of their size.
+                    let at = at / width * width;
+                    let bytes = value.to_le_bytes();
+                    out.iter_mut().skip(at).zip(&bytes[..width]).for_each(|(b, v)| *b = *v);
+                }
+            }
+        }
+        out
     }
 }

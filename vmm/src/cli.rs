@@ -32,8 +32,11 @@ pub enum Command {
         /// The shell to complete for
         shell: clap_complete::Shell,
     },
-    /// Print the man page (troff)
-    Man,
+    /// Print the man pages (troff)
+    Man {
+        /// Only this subcommand's page
+        command: Option<String>,
+    },
     /// The loops that `bench` runs inside and outside the VM
     #[command(hide = true)]
     BenchGuest {
@@ -104,7 +107,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "UID[:GID]", value_parser = units::user)]
     pub user: Option<(u32, u32)>,
     /// Host name the guest sees
-    #[arg(long, value_name = "H", default_value = "trapgate")]
+    #[arg(long, value_name = "H", default_value = "trapgate", value_parser = units::hostname)]
     pub hostname: String,
     /// Memory the guest may use, e.g. 512M or 4G [default: half of the host's, at most 4G]
     #[arg(long, value_name = "SIZE", value_parser = units::size)]
@@ -131,12 +134,7 @@ pub struct RunArgs {
           default_missing_value = "-")]
     pub strace: Option<PathBuf>,
     /// The program and its arguments
-    #[arg(
-        required = true,
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "PROGRAM"
-    )]
+    #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM")]
     pub program: Vec<std::ffi::OsString>,
 }
 

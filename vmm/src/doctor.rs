@@ -78,7 +78,13 @@ fn diagnose() -> Diagnosis {
         _ => None,
     };
     let gate = match (&kvm, backend) {
-        (Ok(kvm), _) => Some(format!("exit, from ring {}", kvm.gate_ring)),
+        // As `run --gate auto` decides.
+        (Ok(kvm), _) if host.cpus() < 2 => {
+            Some(format!("exit from ring {}, for a ring server needs a second CPU", kvm.gate_ring))
+        }
+        (Ok(kvm), _) => {
+            Some(format!("rings while they pay, else exit from ring {}", kvm.gate_ring))
+        }
         (_, Some(_)) => Some("PTRACE_SYSEMU stop".to_owned()),
         _ => None,
     };

@@ -215,9 +215,12 @@ fn find_program(
 
 /// An errno in words, with its name.
 fn describe(errno: Errno) -> String {
+    format!("{} ({errno})", words(errno))
+}
+
+fn words(errno: Errno) -> String {
     let text = std::io::Error::from_raw_os_error(i32::from(errno.raw())).to_string();
-    let text = text.split(" (os error").next().unwrap_or_default().to_owned();
-    format!("{text} ({errno})")
+    text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
 fn first_program(
@@ -243,7 +246,7 @@ fn first_program(
     };
     let fs = match setup::build(kernel, &config) {
         Ok(fs) => fs,
-        Err(error) => return Err(error.to_string().into()),
+        Err(error) => return Err(format!("{error} ({})", words(error.errno())).into()),
     };
     if args.cwd.is_none()
         && let Ok(cwd) = std::env::current_dir()

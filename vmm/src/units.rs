@@ -119,6 +119,17 @@ pub fn env(text: &str) -> Result<EnvVar, String> {
     Ok(EnvVar { name: name.to_owned(), value })
 }
 
+/// Parses a host name: what uname(2) can hold.
+///
+/// # Errors
+/// What is wrong.
+pub fn hostname(text: &str) -> Result<String, String> {
+    match text.len() {
+        1..=64 => Ok(text.to_owned()),
+        length => Err(format!("a host name has 1 to 64 bytes, not {length}")),
+    }
+}
+
 /// Parses an absolute guest path.
 ///
 /// # Errors

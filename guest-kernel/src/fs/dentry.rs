@@ -14,6 +14,7 @@ use std::{
 
 use super::{
     inode::{Actor, Attr, Inode},
+    inotify,
     mount::Mount,
 };
 use crate::error::Errno;
@@ -152,6 +153,14 @@ impl Dentry {
             }
             let Some(up) = at.parent() else { return false };
             at = up;
+        }
+    }
+}
+
+impl Drop for Dentry {
+    fn drop(&mut self) {
+        if self.is_deleted() {
+            inotify::name_dropped(&self.inode);
         }
     }
 }

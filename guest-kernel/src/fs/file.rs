@@ -17,6 +17,7 @@ use super::lock::Owner;
 use super::{
     dentry::Path,
     inode::{Actor, Attr, DirEntry},
+    inotify::{self, Events},
 };
 use crate::{
     call::Cx, error::Errno, error::Stop, error::SysResult, mm::object::MemObject, wait::WaitQueue,
@@ -258,6 +259,8 @@ impl OpenFile {
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
+        let writes = self.flags().intersects(OpenFlags::WRONLY | OpenFlags::RDWR);
+        inotify::file(self, if writes { Events::CLOSE_WRITE } else { Events::CLOSE_NOWRITE });
         let ops = self.ops.clone();
         ops.release(self);
         if let Some(path) = &self.path {

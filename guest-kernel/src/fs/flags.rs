@@ -1,4 +1,4 @@
-//! Flag sets of open(2), poll(2), mount(2) and openat2(2), with their x86-64 values.
+//! Flag sets of open(2), poll(2), mount(2), openat2(2) and inotify(7), with their x86-64 values.
 #![expect(missing_docs, reason = "the man pages name the flags")]
 
 use bitflags::bitflags;
@@ -71,5 +71,38 @@ bitflags! {
         const BENEATH = 8;
         const IN_ROOT = 0x10;
         const CACHED = 0x20;
+    }
+}
+
+bitflags! {
+    /// Events, and how they are asked for (inotify_add_watch(2)).
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct Events: u32 {
+        const ACCESS = 1;
+        const MODIFY = 2;
+        const ATTRIB = 4;
+        const CLOSE_WRITE = 8;
+        const CLOSE_NOWRITE = 0x10;
+        const OPEN = 0x20;
+        const MOVED_FROM = 0x40;
+        const MOVED_TO = 0x80;
+        const CREATE = 0x100;
+        const DELETE = 0x200;
+        const DELETE_SELF = 0x400;
+        const MOVE_SELF = 0x800;
+        const UNMOUNT = 0x2000;
+        const Q_OVERFLOW = 0x4000;
+        const IGNORED = 0x8000;
+        const ONLYDIR = 0x0100_0000;
+        const DONT_FOLLOW = 0x0200_0000;
+        const EXCL_UNLINK = 0x0400_0000;
+        const MASK_CREATE = 0x1000_0000;
+        const MASK_ADD = 0x2000_0000;
+        const ISDIR = 0x4000_0000;
+        const ONESHOT = 0x8000_0000;
+        /// IN_ALL_EVENTS.
+        const ALL = 0xfff;
+        /// What a watch remembers of its request.
+        const KEPT = Self::ALL.bits() | Self::EXCL_UNLINK.bits() | Self::ONESHOT.bits();
     }
 }

@@ -17,6 +17,7 @@ pub mod file;
 pub mod flags;
 pub mod hostfs;
 pub mod inode;
+pub mod inotify;
 pub mod lock;
 pub mod mount;
 pub mod perm;

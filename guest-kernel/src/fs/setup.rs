@@ -81,6 +81,19 @@ pub enum SetupError {
     },
 }
 
+impl SetupError {
+    /// Why it failed.
+    #[must_use]
+    pub fn errno(&self) -> Errno {
+        match self {
+            SetupError::Root { errno, .. }
+            | SetupError::Bind { errno, .. }
+            | SetupError::Target { errno, .. }
+            | SetupError::Cwd { errno, .. } => *errno,
+        }
+    }
+}
+
 /// Builds the tree; the context of the first process.
 ///
 /// # Errors

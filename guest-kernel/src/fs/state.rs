@@ -8,6 +8,7 @@ use std::sync::{
 use super::{
     body::{Caches, Handles},
     device::{Devices, makedev},
+    inotify::Counts,
     lock::Waits,
 };
 
@@ -20,6 +21,8 @@ pub struct FsState {
     pub caches: Arc<Caches>,
     /// Host files kept open.
     pub handles: Handles,
+    /// inotify(7) instances and watches.
+    pub inotify: Arc<Counts>,
     /// Who waits for whose record locks.
     pub lock_waits: Waits,
     devs: AtomicU64,

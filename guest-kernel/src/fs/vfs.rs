@@ -11,6 +11,7 @@ use super::{
     file::{FileOps, OpenFile},
     flags::{OpenFlags, Resolve},
     inode::{Actor, Attr, Inode, Magic, NewNode, RenameFlags, SetAttr, mode},
+    inotify::{self, Events},
     mount::MountFlags,
     perm,
     walk::{Followed, Found, Last, Walk},
@@ -117,6 +118,7 @@ pub fn create(
     let bits = if kind == mode::LNK { mode::LNK | 0o777 } else { bits & !who.fs.umask() };
     let new = owned(who, &dir.attr()?, bits, rdev, target);
     let inode = dir.inode().create(who, &name, &new)?;
+    inotify::named(dir.inode(), &name, &inode, Events::CREATE, 0);
     let dentry = dir.dentry.child(&name, inode);
     Ok(Path { mount: dir.mount, dentry })
 }
@@ -154,6 +156,14 @@ pub fn unlink(who: &Actor, start: &Path, path: &[u8], dir: bool) -> Result<(), E
     }
     at.inode().unlink(who, &name, dir)?;
     at.dentry.forget(&name);
+    let inode = victim.inode().clone();
+    if !dir {
+        inotify::itself(&inode, Events::ATTRIB);
+    }
+    // Its last use may end here: whoever watches the file itself hears of it first.
+    drop(victim);
+    let event = if dir { Events::DELETE | Events::ISDIR } else { Events::DELETE };
+    inotify::named(at.inode(), &name, &inode, event, 0);
     Ok(())
 }
 
@@ -170,7 +180,10 @@ pub fn link(who: &Actor, from: &Path, start: &Path, path: &[u8]) -> Result<(), E
     if attr.is_dir() {
         return Err(Errno::EPERM);
     }
-    dir.inode().link(who, &name, from.inode())
+    dir.inode().link(who, &name, from.inode())?;
+    inotify::itself(from.inode(), Events::ATTRIB);
+    inotify::named(dir.inode(), &name, from.inode(), Events::CREATE, 0);
+    Ok(())
 }
 
 /// renameat2(2).
@@ -247,11 +260,28 @@ pub fn rename(
     if moving.is_mountpoint() {
         return Err(Errno::EBUSY);
     }
-    if target.is_some_and(|t| Arc::ptr_eq(t.inode(), moving.inode())) {
+    if target.as_ref().is_some_and(|t| Arc::ptr_eq(t.inode(), moving.inode())) {
         return Ok(());
     }
     from.dir.inode().rename(who, &name, to.dir.inode(), &to_name, flags)?;
     from.dir.dentry.moved(&name, &to.dir.dentry, &to_name, exchange);
+    if who.kernel.fs.inotify.in_use() {
+        let moved = |(from, name): (&Path, &[u8]), (to, to_name): (&Path, &[u8]), inode, over| {
+            let cookie = who.kernel.fs.inotify.cookie();
+            inotify::named(from.inode(), name, inode, Events::MOVED_FROM, cookie);
+            inotify::named(to.inode(), to_name, inode, Events::MOVED_TO, cookie);
+            if let Some(over) = over {
+                inotify::itself(over, Events::ATTRIB);
+            }
+            inotify::itself(inode, Events::MOVE_SELF);
+        };
+        let (old, new) = ((&from.dir, name.as_slice()), (&to.dir, to_name.as_slice()));
+        let other = target.as_ref().map(|target| target.inode());
+        moved(old, new, moving.inode(), other.filter(|_| !exchange));
+        if let (true, Some(other)) = (exchange, other) {
+            moved(new, old, other, None);
+        }
+    }
     Ok(())
 }
 
@@ -332,6 +362,7 @@ fn create_in(who: &Actor, dir: &Path, name: &[u8], how: &How) -> Result<Path, Er
     let attr = may_change(who, dir)?;
     let bits = mode::REG | (how.mode & mode::PERM & !who.fs.umask());
     let inode = dir.inode().create(who, name, &owned(who, &attr, bits, 0, b""))?;
+    inotify::named(dir.inode(), name, &inode, Events::CREATE, 0);
     Ok(Path { mount: dir.mount.clone(), dentry: dir.dentry.child(name, inode) })
 }
 
@@ -349,7 +380,7 @@ fn open_tmpfile(who: &Actor, start: &Path, path: &[u8], how: &How) -> Result<Arc
     let ino = inode.attr()?.ino;
     let ops = inode.clone().open(who, how.flags)?;
     let dentry = Dentry::nameless(&dir.dentry, inode, format!("#{ino}").as_bytes());
-    Ok(OpenFile::at(ops, Path { mount: dir.mount, dentry }, how.flags))
+    Ok(opened(ops, Path { mount: dir.mount, dentry }, how.flags))
 }
 
 /// Opens an object that has no place again, through /proc/self/fd.
@@ -428,7 +459,18 @@ pub fn open_at(
         let mode = perm::stripped(&who.creds, &attr);
         path.inode().set_attr(&SetAttr { size: Some(0), mode, ..SetAttr::default() })?;
     }
-    Ok(OpenFile::at(ops, path.clone(), flags))
+    let file = opened(ops, path.clone(), flags);
+    if truncates && attr.is_regular() {
+        inotify::changed(path, Events::MODIFY);
+    }
+    Ok(file)
+}
+
+/// A new description, and who watches the place told of it.
+fn opened(ops: Arc<dyn FileOps>, path: Path, flags: OpenFlags) -> Arc<OpenFile> {
+    let file = OpenFile::at(ops, path, flags);
+    inotify::file(&file, Events::OPEN);
+    file
 }
 
 /// Which accesses an open asks for: reading, writing. Access mode 3 asks for both and gets neither.
@@ -494,7 +536,7 @@ pub fn open_exec_at(who: &Actor, path: &Path) -> Result<Arc<OpenFile>, Errno> {
         Ok(node) => node.open_program(who)?,
         Err(_) => path.inode().clone().open(who, flags)?,
     };
-    Ok(OpenFile::at(ops, path.clone(), flags))
+    Ok(opened(ops, path.clone(), flags))
 }
 
 /// Nobody uses the file so.

@@ -308,6 +308,7 @@ pub fn set(name: &str) -> Option<Set> {
         "epoll_ctl" | "epoll_op" => Set::One(EPOLL_OPS),
         "shutdown" => Set::One(SHUTDOWN),
         "pipe" | "pipe2" | "eventfd" | "timerfd" | "signalfd" | "dup3" => Set::Bits(FD_BITS),
+        "inotify" => Set::Bits(INOTIFY),
         "getrandom" => Set::Bits(GETRANDOM),
         "rename" | "renameat2" => Set::Bits(RENAME),
         "mremap" => Set::Bits(MREMAP),
@@ -328,6 +329,30 @@ fn bits(mut value: u64, names: &[(u64, &str)], out: &mut Vec<String>) {
         out.push(format!("{value:#x}"));
     }
 }
+
+const INOTIFY: &[(u64, &str)] = &[
+    (0xfff, "IN_ALL_EVENTS"),
+    (0x18, "IN_CLOSE"),
+    (0xc0, "IN_MOVE"),
+    (1, "IN_ACCESS"),
+    (2, "IN_MODIFY"),
+    (4, "IN_ATTRIB"),
+    (8, "IN_CLOSE_WRITE"),
+    (0x10, "IN_CLOSE_NOWRITE"),
+    (0x20, "IN_OPEN"),
+    (0x40, "IN_MOVED_FROM"),
+    (0x80, "IN_MOVED_TO"),
+    (0x100, "IN_CREATE"),
+    (0x200, "IN_DELETE"),
+    (0x400, "IN_DELETE_SELF"),
+    (0x800, "IN_MOVE_SELF"),
+    (0x0100_0000, "IN_ONLYDIR"),
+    (0x0200_0000, "IN_DONT_FOLLOW"),
+    (0x0400_0000, "IN_EXCL_UNLINK"),
+    (0x1000_0000, "IN_MASK_CREATE"),
+    (0x2000_0000, "IN_MASK_ADD"),
+    (0x8000_0000, "IN_ONESHOT"),
+];
 
 /// `value` in words.
 #[must_use]

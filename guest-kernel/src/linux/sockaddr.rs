@@ -64,6 +64,15 @@ pub fn decode(bytes: &[u8], family: Family) -> Result<Addr, Errno> {
                 }
             }))
         }
+        AF_NETLINK if family == Family::Netlink => {
+            if bytes.len() < 12 {
+                return Err(Errno::EINVAL);
+            }
+            let (pid, groups) = (word(bytes, 4)?, word(bytes, 8)?);
+            let (pid, groups) = (u32::from_ne_bytes(pid), u32::from_ne_bytes(groups));
+            Ok(Addr::Netlink { pid, groups })
+        }
+        _ if family == Family::Netlink => Err(Errno::EINVAL),
         AF_INET => {
             if bytes.len() < 16 {
                 return Err(Errno::EINVAL);

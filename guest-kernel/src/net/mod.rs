@@ -2,7 +2,7 @@
 //!
 //! There is no wire: AF_INET and AF_INET6 reach loopback addresses only, and a connection is two
 //! [`channel::Channel`]s between two sockets (docs/net.md says why no TCP/IP stack is used for that).
-//! Neighbours: `unix`, `inet` are the protocols; `linux::sys::socket` decodes calls.
+//! Neighbours: `unix`, `inet`, `netlink` are the protocols; `linux::sys::socket` decodes calls.
 //!
 //! Lock order: a socket's own state, then port and name tables, then a channel. No socket's state is
 //! locked while another's is, but a listener's queue under a connecting socket's.
@@ -10,6 +10,7 @@
 pub mod addr;
 pub mod channel;
 pub mod inet;
+pub mod netlink;
 pub mod options;
 pub mod ring;
 pub mod unix;
@@ -223,6 +224,8 @@ impl FileOps for Socket {
 pub struct Net {
     /// Abstract AF_UNIX names.
     pub unix: unix::Names,
+    /// Netlink ports.
+    pub netlink: netlink::Ports,
     /// TCP ports.
     pub tcp: inet::ports::Ports<inet::tcp::TcpSocket>,
     /// UDP ports.

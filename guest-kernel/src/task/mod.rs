@@ -18,6 +18,7 @@ pub mod run;
 pub mod serve;
 pub mod status;
 pub mod table;
+pub mod trap;
 pub mod wait;
 
 #[cfg(test)]

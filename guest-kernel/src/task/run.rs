@@ -6,13 +6,12 @@ use std::sync::{
     atomic::{Ordering, fence},
 };
 
-use super::{RunState, Task, dispatch, exit, status::ExitStatus};
+use super::{RunState, Task, dispatch, exit, status::ExitStatus, trap};
 use crate::{
     error::Restart,
     kernel::Kernel,
-    mm::MemFault,
-    platform::{Access, Cpu, Exit, Fault, PlatformError, Registers},
-    signal::{self, Delivered, SigFields, SigInfo, number::*},
+    platform::{Cpu, Exit, PlatformError, Registers},
+    signal::{self, Delivered, number::*},
 };
 
 /// What a new task's CPU starts with.
@@ -78,7 +77,7 @@ fn run(task: &Arc<Task>, start: Start) {
         let life = match result {
             Ok(Exit::Syscall) => dispatch::syscall(task, &mut regs, &mut *cpu),
             Ok(Exit::Fault(fault)) => {
-                fault_taken(task, &fault, &regs);
+                trap::taken(task, &fault, &regs, &mut *cpu);
                 Life::Goes
             }
             Ok(Exit::Interrupted) => {
@@ -175,63 +174,6 @@ pub(super) fn deliver(
     }
 }
 
-/// A hardware exception: resolved by the address space, or a signal (Linux's arch/x86 traps).
-fn fault_taken(task: &Arc<Task>, fault: &Fault, regs: &Registers) {
-    const PAGE_FAULT: u8 = 14;
-    if fault.vector != PAGE_FAULT {
-        return signal::force_fault(task, fault, trap_signal(fault, regs));
-    }
-    task.kernel.stats.faults.fetch_add(1, Ordering::Relaxed);
-    task.count_usage(|u| u.minor_faults = u.minor_faults.wrapping_add(1));
-    match task.mm().fault(fault) {
-        Ok(()) => {}
-        Err(MemFault::OutOfMemory) => {
-            task.kernel.note_failure(&format!(
-                "out of guest memory: killed process {} ({})",
-                task.process.pid,
-                String::from_utf8_lossy(&task.name())
-            ));
-            task.process.begin_exit(ExitStatus::Signaled { signal: SIGKILL, core: false });
-        }
-        Err(kind) => {
-            const SEGV_MAPERR: i32 = 1;
-            const SEGV_ACCERR: i32 = 2;
-            const BUS_ADRERR: i32 = 2;
-            let (signal, code) = match kind {
-                MemFault::Bus => (SIGBUS, BUS_ADRERR),
-                MemFault::Protected => (SIGSEGV, SEGV_ACCERR),
-                _ => (SIGSEGV, SEGV_MAPERR),
-            };
-            let fields = SigFields::Fault { addr: fault.addr };
-            signal::force_fault(task, fault, SigInfo { signal, code, errno: 0, fields });
-        }
-    }
-}
-
-/// The signal of an exception other than #PF, with Linux's si_code and si_addr (arch/x86/kernel/
-/// traps.c).
-fn trap_signal(fault: &Fault, regs: &Registers) -> SigInfo {
-    const SI_KERNEL: i32 = 0x80;
-    let at =
-        |signal, code, addr| SigInfo { signal, code, errno: 0, fields: SigFields::Fault { addr } };
-    match fault.vector {
-        0 => at(SIGFPE, 1, regs.rip),       // #DE: FPE_INTDIV
-        1 => at(SIGTRAP, 2, regs.rip),      // #DB: TRAP_TRACE
-        3 => SigInfo::kernel(SIGTRAP),      // #BP
-        6 => at(SIGILL, 2, regs.rip),       // #UD: ILL_ILLOPN
-        16 | 19 => at(SIGFPE, 3, regs.rip), // #MF, #XM: see `fpe_code`
-        17 => at(SIGBUS, 1, 0),             // #AC: BUS_ADRALN
-        12 => SigInfo::kernel(SIGBUS),      // #SS
-        // #OF, #BR, #TS, #NP, #GP and what else there may be.
-        _ => SigInfo {
-            signal: SIGSEGV,
-            code: SI_KERNEL,
-            errno: 0,
-            fields: SigFields::Fault { addr: 0 },
-        },
-    }
-}
-
 impl Kernel {
     /// Runs `body`; a panic in it is our bug and ends the VM with a report.
     pub(crate) fn guard(self: &Arc<Kernel>, what: &str, body: impl FnOnce()) {
@@ -249,16 +191,4 @@ pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message")
-}
-
-/// The fault a page fault's error code stands for, where a platform gives only that.
-#[must_use]
-pub fn access_of(error: u64) -> Access {
-    if error & 0x10 != 0 {
-        Access::Exec
-    } else if error & 2 != 0 {
-        Access::Write
-    } else {
-        Access::Read
-    }
 }

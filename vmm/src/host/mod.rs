@@ -7,9 +7,12 @@
 //!   renameat2, unlinkat, fchmod, fchown, utimensat, fstatfs).
 //! * `file.rs`: a regular file (pread, pwrite, ftruncate, fsync, fstat).
 //! * `seccomp.rs`: the table of all these calls, from which the monitor's filter is made.
+//! * `clock.rs`: the clocks again, and the time-stamp counter they are read by; `threads.rs`: threads.
+//! * `closed.rs`: which standard streams were closed at start (fcntl).
 //! * `stream.rs`: the monitor's standard streams (read, write, pread, lseek, poll, epoll).
 
 mod clock;
+mod closed;
 mod file;
 pub mod seccomp;
 mod stream;

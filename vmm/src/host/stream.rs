@@ -56,6 +56,9 @@ impl Streams {
     /// Standard stream `number` (0 to 2) as a guest file; `None` if it is closed.
     #[must_use]
     pub fn open(self: &Arc<Self>, number: u8) -> Option<Arc<OpenFile>> {
+        if super::closed::at_start(number) {
+            return None;
+        }
         let fd = match number {
             0 => io::stdin().as_fd().try_clone_to_owned(),
             1 => io::stdout().as_fd().try_clone_to_owned(),

@@ -25,6 +25,12 @@ impl Settings {
         let values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         values.get(path).map_or_else(|| default.to_owned(), String::clone)
     }
+    /// The number last written to `path`; `None` if it has its default.
+    #[must_use]
+    pub fn number(&self, path: &str) -> Option<u64> {
+        let values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        values.get(path)?.parse().ok()
+    }
     fn set(&self, path: &'static str, value: String) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(path, value);
     }

@@ -1,8 +1,8 @@
-//! Pipes, event counters, and waiting for many files at once.
+//! Pipes, event counters, watched files, and waiting for many files at once.
 
 use crate::{
     linux::{
-        sys::{epoll, eventfd, pipe, poll},
+        sys::{epoll, eventfd, inotify, pipe, poll},
         table::Row,
     },
     row,
@@ -14,6 +14,13 @@ pub static ROWS: &[Row] = &[
     row!(293, pipe2(pipefd: StructOut("fds"), flags: Flags("open")) => pipe::pipe2, Full),
     row!(284, eventfd(initval: Uint) => eventfd::eventfd, Full),
     row!(290, eventfd2(initval: Uint, flags: Flags("eventfd")) => eventfd::eventfd2, Full),
+    row!(253, inotify_init() => inotify::inotify_init, Partial,
+        "nothing of what the host changes; no IN_UNMOUNT"),
+    row!(294, inotify_init1(flags: Flags("eventfd")) => inotify::inotify_init1, Partial,
+        "nothing of what the host changes; no IN_UNMOUNT"),
+    row!(254, inotify_add_watch(fd: Fd, pathname: Path, mask: Flags("inotify"))
+        => inotify::inotify_add_watch, Full),
+    row!(255, inotify_rm_watch(fd: Fd, wd: Int) => inotify::inotify_rm_watch, Full),
     row!(7, poll(fds: StructIn("pollfd"), nfds: Uint, timeout: Int) => poll::poll, Full),
     row!(271, ppoll(fds: StructIn("pollfd"), nfds: Uint, tmo_p: StructIn("timespec"),
         sigmask: StructIn("sigset"), sigsetsize: Size) => poll::ppoll, Full),

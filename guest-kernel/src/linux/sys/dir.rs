@@ -8,6 +8,7 @@ use crate::{
     error::{Errno, SysResult},
     fs::{
         inode::{DirEntry, RenameFlags, mode},
+        inotify::Events,
         vfs,
     },
     linux::layout_fs,
@@ -178,6 +179,7 @@ fn entries(cx: &Cx<'_>, fd: i32, buf: u64, size: u32, pack: Pack) -> SysResult {
     }
     cx.mm().write_bytes(buf, &out)?;
     file.with_position(|p| *p = next);
+    super::io::told(cx, &file, Events::ACCESS);
     Ok(out.len() as u64)
 }
 /// getdents(2).

@@ -13,6 +13,7 @@ use crate::{
         buf::{Sink, Source},
         file::{OpenFile, OpenFlags},
         inode::{Actor, SetAttr},
+        inotify::{self, Events},
         perm,
     },
     mm::Mm,
@@ -125,7 +126,17 @@ pub(super) fn read_to(
         Some(socket) => socket::wait(cx, socket, attempt, nonblock, socket.timeouts().0)?,
         None => cx.block(attempt, nonblock, file.ops.queue())?,
     };
+    if read > 0 {
+        told(cx, file, Events::ACCESS);
+    }
     Ok(read as u64)
+}
+
+/// Whoever watches the file hears of it (inotify(7)).
+pub(super) fn told(cx: &Cx<'_>, file: &OpenFile, events: Events) {
+    if cx.kernel().fs.inotify.in_use() {
+        inotify::file(file, events);
+    }
 }
 
 /// write(2) to whatever it is. A socket's peer is told who writes, not who made the socket.
@@ -193,6 +204,7 @@ pub(super) fn write_from(
         Ok(n) => {
             if n > 0 {
                 strip_set_id(cx, file);
+                told(cx, file, Events::MODIFY);
             }
             let total = done + n;
             let blocks = !nowait && !file.nonblock() && n > 0 && total < want;
@@ -407,6 +419,10 @@ fn copy(
             Err(_) => break,
         }
     }
+    if done > 0 {
+        inotify::file(input, Events::ACCESS);
+        inotify::file(output, Events::MODIFY);
+    }
     Ok(done)
 }
 
@@ -525,6 +541,9 @@ pub fn ftruncate(cx: &mut Cx<'_>, fd: i32, len: i64) -> SysResult {
     check_size(cx, len)?;
     let inode = super::path::inode(&file, Errno::EINVAL)?;
     crate::fs::vfs::truncate(&Actor::of(cx.task), &inode, len)?;
+    if let Some(path) = &file.path {
+        inotify::changed(path, Events::MODIFY);
+    }
     Ok(0)
 }
 /// truncate(2).
@@ -543,6 +562,7 @@ pub fn truncate(cx: &mut Cx<'_>, addr: u64, len: i64) -> SysResult {
     perm::check(&who.creds, &attr, perm::WRITE)?;
     check_size(cx, len)?;
     crate::fs::vfs::truncate(&who, path.inode(), len)?;
+    inotify::changed(&path, Events::MODIFY);
     Ok(0)
 }
 fn check_size(cx: &Cx<'_>, len: u64) -> Result<(), Errno> {
@@ -570,6 +590,7 @@ pub fn fallocate(cx: &mut Cx<'_>, fd: i32, mode: u32, at: i64, len: i64) -> SysR
         check_size(cx, at.saturating_add(len))?;
     }
     file.ops.allocate(&file, mode, at, len)?;
+    told(cx, &file, Events::MODIFY);
     Ok(0)
 }
 

@@ -392,7 +392,7 @@ fn write_control(
         let options = socket.ops.endpoint().options();
         (options.pass_cred, options.packet_info)
     };
-    if pass_cred && socket.family == Family::Unix {
+    if pass_cred && matches!(socket.family, Family::Unix | Family::Netlink) {
         let creds = got.creds.unwrap_or(Ucred { pid: 0, uid: 65534, gid: 65534 });
         let mut data = Vec::new();
         data.extend(creds.pid.to_ne_bytes());

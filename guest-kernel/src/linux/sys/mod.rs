@@ -8,6 +8,7 @@ pub mod exec;
 pub mod fcntl;
 pub mod futex;
 pub mod ids;
+pub mod inotify;
 pub mod io;
 pub mod mempolicy;
 pub mod message;

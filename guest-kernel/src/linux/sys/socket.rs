@@ -16,6 +16,7 @@ use crate::{
         Family, Kind, Protocol, Socket,
         addr::{Addr, Connect, Ucred, UnixName},
         inet::{tcp::TcpSocket, udp::UdpSocket},
+        netlink::NetlinkSocket,
         unix::UnixSocket,
     },
     num::ret_i32,
@@ -52,6 +53,7 @@ fn family_of(domain: i32) -> Result<Family, Errno> {
         1 => Ok(Family::Unix),
         2 => Ok(Family::V4),
         10 => Ok(Family::V6),
+        16 => Ok(Family::Netlink),
         17 => Err(Errno::EPERM),
         _ => Err(Errno::EAFNOSUPPORT),
     }
@@ -95,6 +97,10 @@ pub fn socket(cx: &mut Cx<'_>, domain: i32, kind: u32, protocol: i32) -> SysResu
             let kind = if kind == Kind::Raw { Kind::Datagram } else { kind };
             (kind, 0, UnixSocket::new(net, kind, owner))
         }
+        (Family::Netlink, Kind::Raw | Kind::Datagram, p) => {
+            (kind, p, NetlinkSocket::new(net, p, owner)?)
+        }
+        (Family::Netlink, ..) => return Err(Errno::ESOCKTNOSUPPORT.into()),
         (_, Kind::Stream, 0 | 6) => {
             (Kind::Stream, 6, TcpSocket::new(net, family == Family::V6, owner))
         }

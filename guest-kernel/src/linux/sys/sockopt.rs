@@ -1,4 +1,4 @@
-//! getsockopt(2) and setsockopt(2): socket(7), ip(7), ipv6(7), tcp(7), udp(7).
+//! getsockopt(2) and setsockopt(2): socket(7), ip(7), ipv6(7), tcp(7), udp(7), netlink(7).
 
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use crate::{
 };
 
 const SOL_SOCKET: i32 = 1;
+const SOL_NETLINK: i32 = 270;
 const IPPROTO_IP: i32 = 0;
 const IPPROTO_TCP: i32 = 6;
 const IPPROTO_UDP: i32 = 17;
@@ -66,6 +67,7 @@ pub fn setsockopt(
     let int = bytes.get(..4).and_then(|b| b.try_into().ok()).map(i32::from_ne_bytes);
     match level {
         SOL_SOCKET => set_socket(cx, socket, name, int, &bytes)?,
+        SOL_NETLINK if socket.family == Family::Netlink => set_netlink(socket, name, int)?,
         IPPROTO_IP | IPPROTO_IPV6 | IPPROTO_TCP | IPPROTO_UDP => {
             set_inet(socket, level, name, int, &bytes)?;
         }
@@ -92,7 +94,9 @@ fn set_socket(
         so::KEEPALIVE => options.keep_alive = on,
         so::BROADCAST => options.broadcast = on,
         so::TIMESTAMP => options.timestamp = on,
-        so::PASSCRED if socket.family == Family::Unix => options.pass_cred = on,
+        so::PASSCRED if matches!(socket.family, Family::Unix | Family::Netlink) => {
+            options.pass_cred = on
+        }
         so::PASSCRED => return Err(Errno::EOPNOTSUPP),
         so::SNDBUF | so::SNDBUFFORCE => {
             options.send_buffer = buffer(value).max(4608);
@@ -133,6 +137,26 @@ fn set_socket(
         }
         _ => return Err(Errno::ENOPROTOOPT),
     }
+    Ok(())
+}
+
+/// NETLINK_PKTINFO, BROADCAST_ERROR, NO_ENOBUFS, LISTEN_ALL_NSID, CAP_ACK, EXT_ACK, GET_STRICT_CHK.
+const NETLINK_FLAGS: [i32; 7] = [3, 4, 5, 8, 10, 11, 12];
+
+/// Options of netlink(7): kept, and without effect, since nothing is ever announced to a group and
+/// acknowledgements explain nothing.
+fn set_netlink(socket: &Socket, name: i32, int: Option<i32>) -> Result<(), Errno> {
+    /// NETLINK_ADD_MEMBERSHIP, NETLINK_DROP_MEMBERSHIP.
+    const MEMBERSHIP: [i32; 2] = [1, 2];
+    let value = int.ok_or(Errno::EINVAL)?;
+    if MEMBERSHIP.contains(&name) {
+        return if (1..=1024).contains(&value) { Ok(()) } else { Err(Errno::EINVAL) };
+    }
+    if !NETLINK_FLAGS.contains(&name) {
+        return Err(Errno::ENOPROTOOPT);
+    }
+    let mut options = socket.ops.endpoint().options();
+    options.stored.insert((SOL_NETLINK, name), i32::from(value != 0));
     Ok(())
 }
 
@@ -224,6 +248,12 @@ pub fn getsockopt(
     let bytes = match level {
         SOL_SOCKET => get_socket(socket, name)?,
         IPPROTO_IP | IPPROTO_IPV6 | IPPROTO_TCP | IPPROTO_UDP => get_inet(socket, level, name)?,
+        SOL_NETLINK if socket.family == Family::Netlink => {
+            let options = socket.ops.endpoint().options();
+            let value = options.stored.get(&(SOL_NETLINK, name)).copied();
+            let known = NETLINK_FLAGS.contains(&name).then_some(0);
+            value.or(known).ok_or(Errno::ENOPROTOOPT)?.to_ne_bytes().to_vec()
+        }
         _ if socket.family == Family::Unix => return Err(Errno::EOPNOTSUPP.into()),
         _ => return Err(Errno::ENOPROTOOPT.into()),
     };

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use super::io::{Where, iovec, read_to, readable, writable, write_from, write_here};
+use super::io::{Where, iovec, read_to, readable, told, writable, write_from, write_here};
 use crate::{
     call::Cx,
     error::{Errno, Stop, SysResult},
     fs::{
         buf::{Sink, Source},
         file::{FileOps as _, OpenFile, OpenFlags, Ready},
+        inotify::Events,
     },
     pipe::PipeEnd,
     signal::{SigInfo, number},
@@ -87,6 +88,8 @@ pub fn splice(
         Some(at) => output.ops.write_at(&output, &mut source, at),
     };
     let wrote = wrote.map_err(|errno| broken(cx, errno))? as u64;
+    told(cx, &input, Events::ACCESS);
+    told(cx, &output, Events::MODIFY);
     if let Some(at) = read_at {
         cx.mm().write_obj(from_at, &(at + wrote))?;
     }

@@ -9,6 +9,7 @@ use crate::{
     error::{Errno, SysResult},
     fs::{
         inode::{Actor, Attr, SetAttr, mode},
+        inotify::{self, Events},
         perm,
     },
     linux::layout_fs::{Stat, Statfs, Statx},
@@ -133,6 +134,7 @@ fn set_mode(who: &Actor, place: &crate::fs::dentry::Path, bits: u32) -> SysResul
         bits &= !mode::SGID;
     }
     place.inode().set_attr(&SetAttr { mode: Some(bits), ..SetAttr::default() })?;
+    inotify::changed(place, Events::ATTRIB);
     Ok(0)
 }
 
@@ -187,6 +189,7 @@ fn set_owner(who: &Actor, place: &crate::fs::dentry::Path, uid: u32, gid: u32) -
         mode,
         ..SetAttr::default()
     })?;
+    inotify::changed(place, Events::ATTRIB);
     Ok(0)
 }
 
@@ -214,6 +217,12 @@ fn set_times(who: &Actor, place: &crate::fs::dentry::Path, times: Times) -> SysR
         perm::check(&who.creds, &attr, perm::WRITE)?;
     }
     place.inode().set_attr(&SetAttr { atime, mtime, ..SetAttr::default() })?;
+    let event = match (atime, mtime) {
+        (Some(_), None) => Events::ACCESS,
+        (None, Some(_)) => Events::MODIFY,
+        _ => Events::ATTRIB,
+    };
+    inotify::changed(place, event);
     Ok(0)
 }
 fn timespecs(cx: &Cx<'_>, addr: u64) -> Result<Times, Errno> {

@@ -11,6 +11,7 @@ use crate::{
     fs::{
         dentry::Path,
         inode::{Actor, mode},
+        inotify::{self, Events},
         perm,
     },
     num::Word,
@@ -56,6 +57,7 @@ fn set(cx: &Cx<'_>, place: &Path, key: u64, value: u64, size: u64, flags: u32) -
     cx.mm().read_bytes(value, &mut bytes)?;
     allowed(&actor(cx), place, &name, true)?;
     place.inode().xattr_set(&name, Some(&bytes), flags)?;
+    inotify::changed(place, Events::ATTRIB);
     Ok(0)
 }
 fn put(cx: &Cx<'_>, bytes: &[u8], addr: u64, size: u64) -> SysResult {
@@ -88,6 +90,7 @@ fn remove(cx: &Cx<'_>, place: &Path, key: u64) -> SysResult {
     let name = name(cx, key)?;
     allowed(&actor(cx), place, &name, true)?;
     place.inode().xattr_set(&name, None, 0)?;
+    inotify::changed(place, Events::ATTRIB);
     Ok(0)
 }
 fn of(cx: &Cx<'_>, fd: i32) -> Result<Path, Errno> {
