@@ -269,7 +269,7 @@ impl Drop for OpenFile {
 /// lseek(2) for files with a size: `end` tells it, `find` is SEEK_DATA (true) and SEEK_HOLE.
 ///
 /// # Errors
-/// EINVAL for a position before the start, EOVERFLOW past what fits, ENXIO from `find`.
+/// EINVAL for a position before the start or past what fits, ENXIO from `find`.
 pub fn seek_in(
     file: &OpenFile,
     offset: i64,
@@ -279,7 +279,7 @@ pub fn seek_in(
 ) -> Result<u64, Errno> {
     file.with_position(|position| {
         let from = |base: u64| {
-            let at = base.cast_signed().checked_add(offset).ok_or(Errno::EOVERFLOW)?;
+            let at = base.cast_signed().checked_add(offset).ok_or(Errno::EINVAL)?;
             u64::try_from(at).map_err(|_| Errno::EINVAL)
         };
         let to = match whence {

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 use super::path::file;
 use crate::{
     call::Cx,
+    creds::cap,
     error::{Errno, Stop, SysResult, Wait},
     fs::{
         dentry::{Dentry, Path},
@@ -44,7 +45,7 @@ pub fn fcntl(cx: &mut Cx<'_>, fd: i32, command: u32, arg: u64) -> SysResult {
             Ok(0)
         }
         3 => Ok(u64::from(file.flags().bits())),
-        4 => set_flags(file, arg.low_u32()),
+        4 => set_flags(cx, file, arg.low_u32()),
         5 | 36 => get_lock(cx, file, arg, command == 36),
         6 | 7 | 37 | 38 => set_lock(cx, file, arg, command),
         8..=11 | 15 | 16 => owner(cx, file, command, arg),
@@ -54,6 +55,14 @@ pub fn fcntl(cx: &mut Cx<'_>, fd: i32, command: u32, arg: u64) -> SysResult {
             _ => Err(Errno::EINVAL.into()),
         },
         1025 => Ok(2),
+        // F_NOTIFY is absent, but for what is not a directory.
+        1026 if !file.attr()?.is_dir() => Err(Errno::ENOTDIR.into()),
+        // F_DUPFD_QUERY: the same description?
+        1027 => {
+            let other = files.entry(arg.low_i32())?.file;
+            Ok(u64::from(Arc::ptr_eq(&other, file)))
+        }
+        1035..=1038 => hint(cx, file, command, arg),
         1031 | 1032 => pipe_size(cx, file, command, arg),
         1033 => add_seals(file, arg.low_u32()),
         1034 => {
@@ -64,13 +73,20 @@ pub fn fcntl(cx: &mut Cx<'_>, fd: i32, command: u32, arg: u64) -> SysResult {
     }
 }
 
-fn set_flags(file: &OpenFile, flags: u32) -> SysResult {
-    let settable = OpenFlags::APPEND
-        | OpenFlags::NONBLOCK
-        | OpenFlags::ASYNC
-        | OpenFlags::DIRECT
-        | OpenFlags::NOATIME;
+fn set_flags(cx: &Cx<'_>, file: &OpenFile, flags: u32) -> SysResult {
+    let mut settable =
+        OpenFlags::APPEND | OpenFlags::NONBLOCK | OpenFlags::DIRECT | OpenFlags::NOATIME;
+    // Files that never become ready keep O_ASYNC as it was.
+    if file.ops.queue().is_some() {
+        settable |= OpenFlags::ASYNC;
+    }
     let new = OpenFlags::from_bits_truncate(flags) & settable;
+    if new.contains(OpenFlags::NOATIME) && !file.flags().contains(OpenFlags::NOATIME) {
+        let creds = cx.task.creds();
+        if creds.fsuid != file.attr()?.uid && !creds.capable(cap::FOWNER) {
+            return Err(Errno::EPERM.into());
+        }
+    }
     file.set_flags((file.flags() - settable) | new);
     Ok(0)
 }
@@ -113,6 +129,20 @@ fn owner(cx: &Cx<'_>, file: &OpenFile, command: u32, arg: u64) -> SysResult {
             Ok(0)
         }
     }
+}
+/// F_GET_RW_HINT and its kin: hints are taken, forgotten, and shown as not set.
+fn hint(cx: &Cx<'_>, file: &OpenFile, command: u32, addr: u64) -> SysResult {
+    const EXTREME: u64 = 5;
+    // The hints of a description (F_GET_FILE_RW_HINT) are gone from Linux.
+    if command > 1036 || file.path.is_none() {
+        return Err(Errno::EINVAL.into());
+    }
+    if command == 1035 {
+        cx.mm().write_obj(addr, &0u64)?;
+    } else if cx.mm().read_obj::<u64>(addr)? > EXTREME {
+        return Err(Errno::EINVAL.into());
+    }
+    Ok(0)
 }
 fn set_owner(cx: &Cx<'_>, file: &OpenFile, kind: i32, id: i32) -> SysResult {
     let tasks = &cx.kernel().tasks;
@@ -204,7 +234,8 @@ fn locks(file: &OpenFile) -> Result<Arc<LockList>, Errno> {
 
 fn get_lock(cx: &Cx<'_>, file: &Arc<OpenFile>, addr: u64, by_file: bool) -> SysResult {
     let mut raw: Flock = cx.mm().read_obj(addr)?;
-    if raw.kind == UNLCK {
+    // Only open file descriptions' locks can be asked about with F_UNLCK.
+    if raw.kind == UNLCK && !by_file {
         return Err(Errno::EINVAL.into());
     }
     let lock = wanted(cx, file, &raw, by_file)?;

@@ -9,6 +9,8 @@ pub mod fcntl;
 pub mod futex;
 pub mod ids;
 pub mod io;
+pub mod ioprio;
+pub mod machine;
 pub mod mempolicy;
 pub mod message;
 pub mod mm;
