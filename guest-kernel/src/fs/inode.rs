@@ -11,7 +11,10 @@ use std::{
 
 use bitflags::bitflags;
 
-use super::{context::FsContext, dentry::Path, file::FileOps, flags::OpenFlags, lock::LockList};
+use super::{
+    context::FsContext, dentry::Path, file::FileOps, flags::OpenFlags, lease::Leases,
+    lock::LockList,
+};
 use crate::{creds::Creds, error::Errno, kernel::Kernel, task::Task};
 
 /// The file-type and permission bits of st_mode (inode(7)).
@@ -203,6 +206,8 @@ pub trait FileSystem: Send + Sync + Any {
 pub struct Common {
     /// flock(2) and fcntl(2) record locks.
     pub locks: Arc<LockList>,
+    /// Leases, and who has it open.
+    pub leases: Leases,
     attached: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
 }
 

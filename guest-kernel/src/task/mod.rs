@@ -26,7 +26,9 @@ mod tests;
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicI32, AtomicU16, AtomicU8, AtomicU32, AtomicU64, Ordering, fence},
+        atomic::{
+            AtomicBool, AtomicI32, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering, fence,
+        },
     },
     time::Duration,
 };

@@ -8,9 +8,11 @@ use crate::{
     creds::cap,
     error::{Errno, Stop, SysResult, Wait},
     fs::{
+        async_io::{Async, SignalOwner},
         dentry::{Dentry, Path},
         file::{OpenFile, OpenFlags},
-        inode::{Actor, NewNode, mode},
+        inode::{Actor, Inode, NewNode, mode},
+        lease::Kind,
         lock::{Lock, LockList, Owner},
         mount::{Mount, MountFlags},
         tmpfs::{TmpFs, file::RegularFile, file::seal},
@@ -45,16 +47,18 @@ pub fn fcntl(cx: &mut Cx<'_>, fd: i32, command: u32, arg: u64) -> SysResult {
             Ok(0)
         }
         3 => Ok(u64::from(file.flags().bits())),
-        4 => set_flags(cx, file, arg.low_u32()),
+        4 => set_flags(cx, file, fd, arg.low_u32()),
         5 | 36 => get_lock(cx, file, arg, command == 36),
         6 | 7 | 37 | 38 => set_lock(cx, file, arg, command),
         8..=11 | 15 | 16 => owner(cx, file, command, arg),
-        1024 => match arg.low_u32() {
-            2 => Ok(0),
-            0 | 1 => Err(Errno::EAGAIN.into()),
-            _ => Err(Errno::EINVAL.into()),
-        },
-        1025 => Ok(2),
+        1024 => set_lease(cx, file, fd, arg.low_u32()),
+        1025 => {
+            Ok(match leases(file).and_then(|inode| inode.common().leases.get(file.address())) {
+                Some(Kind::Read) => 0,
+                Some(Kind::Write) => 1,
+                None => 2,
+            })
+        }
         // F_NOTIFY is absent, but for what is not a directory.
         1026 if !file.attr()?.is_dir() => Err(Errno::ENOTDIR.into()),
         // F_DUPFD_QUERY: the same description?
@@ -73,7 +77,7 @@ pub fn fcntl(cx: &mut Cx<'_>, fd: i32, command: u32, arg: u64) -> SysResult {
     }
 }
 
-fn set_flags(cx: &Cx<'_>, file: &OpenFile, flags: u32) -> SysResult {
+fn set_flags(cx: &Cx<'_>, file: &Arc<OpenFile>, fd: i32, flags: u32) -> SysResult {
     let mut settable =
         OpenFlags::APPEND | OpenFlags::NONBLOCK | OpenFlags::DIRECT | OpenFlags::NOATIME;
     // Files that never become ready keep O_ASYNC as it was.
@@ -88,6 +92,40 @@ fn set_flags(cx: &Cx<'_>, file: &OpenFile, flags: u32) -> SysResult {
         }
     }
     file.set_flags((file.flags() - settable) | new);
+    Async::follow(cx.kernel(), file, fd);
+    Ok(0)
+}
+
+fn leases(file: &OpenFile) -> Option<&Arc<dyn Inode>> {
+    file.path.as_ref().map(Path::inode)
+}
+/// F_SETLEASE. Without an owner the caller becomes it.
+fn set_lease(cx: &Cx<'_>, file: &Arc<OpenFile>, fd: i32, kind: u32) -> SysResult {
+    let (inode, attr) = (leases(file).ok_or(Errno::EINVAL)?, file.attr()?);
+    let creds = cx.task.creds();
+    let held = &inode.common().leases;
+    let kind = match kind {
+        0 => Kind::Read,
+        1 => Kind::Write,
+        2 => {
+            held.unset(file.address())?;
+            *file.owner.lock().unwrap_or_else(PoisonError::into_inner) = SignalOwner::default();
+            return Ok(0);
+        }
+        _ => return Err(Errno::EINVAL.into()),
+    };
+    if creds.fsuid != attr.uid && !creds.capable(cap::LEASE) {
+        return Err(Errno::EACCES.into());
+    }
+    if !attr.is_regular() {
+        return Err(Errno::EINVAL.into());
+    }
+    held.set(file, fd, kind)?;
+    let mut owner = file.owner.lock().unwrap_or_else(PoisonError::into_inner);
+    if owner.id == 0 {
+        (owner.kind, owner.id) = (1, cx.task.process.pid);
+        owner.users = (creds.uid, creds.euid);
+    }
     Ok(0)
 }
 
@@ -157,6 +195,8 @@ fn set_owner(cx: &Cx<'_>, file: &OpenFile, kind: i32, id: i32) -> SysResult {
     }
     let mut owner = file.owner.lock().unwrap_or_else(PoisonError::into_inner);
     (owner.kind, owner.id) = (kind, id);
+    let creds = cx.task.creds();
+    owner.users = (creds.uid, creds.euid);
     Ok(0)
 }
 

@@ -7,12 +7,12 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::{path::file, socket};
 use crate::{
     call::Cx,
-    error::{Errno, Stop, SysResult},
+    error::{Errno, Stop, SysResult, Wait},
     fs::{
         body::MAX_SIZE,
         buf::{Sink, Source},
         file::{OpenFile, OpenFlags},
-        inode::{Actor, SetAttr},
+        inode::{Actor, Attr, SetAttr},
         perm,
     },
     mm::Mm,
@@ -545,7 +545,7 @@ pub fn ftruncate(cx: &mut Cx<'_>, fd: i32, len: i64) -> SysResult {
     if !file.writable() || !file.attr()?.is_regular() {
         return Err(Errno::EINVAL.into());
     }
-    check_size(cx, len)?;
+    check_size(cx, &file.attr()?, len)?;
     let inode = super::path::inode(&file, Errno::EINVAL)?;
     crate::fs::vfs::truncate(&Actor::of(cx.task), &inode, len)?;
     Ok(0)
@@ -564,12 +564,16 @@ pub fn truncate(cx: &mut Cx<'_>, addr: u64, len: i64) -> SysResult {
     }
     path.mount.writable()?;
     perm::check(&who.creds, &attr, perm::WRITE)?;
-    check_size(cx, len)?;
+    check_size(cx, &attr, len)?;
+    if let Some((queue, until)) = path.inode().common().leases.admit(cx.kernel(), true) {
+        return Err(Wait::on(queue).until(Some(until)).into());
+    }
     crate::fs::vfs::truncate(&who, path.inode(), len)?;
     Ok(0)
 }
-fn check_size(cx: &Cx<'_>, len: u64) -> Result<(), Errno> {
-    if len > cx.task.process.limit(rlimit::FSIZE) {
+/// RLIMIT_FSIZE holds for files that grow.
+fn check_size(cx: &Cx<'_>, attr: &Attr, len: u64) -> Result<(), Errno> {
+    if len > attr.size && len > cx.task.process.limit(rlimit::FSIZE) {
         cx.task.send(SigInfo::kernel(number::SIGXFSZ));
         return Err(Errno::EFBIG);
     }
@@ -590,7 +594,7 @@ pub fn fallocate(cx: &mut Cx<'_>, fd: i32, mode: u32, at: i64, len: i64) -> SysR
         _ => return Err(Errno::ENODEV.into()),
     }
     if mode & 1 == 0 {
-        check_size(cx, at.saturating_add(len))?;
+        check_size(cx, &file.attr()?, at.saturating_add(len))?;
     }
     file.ops.allocate(&file, mode, at, len)?;
     Ok(0)
@@ -625,6 +629,7 @@ pub fn ioctl(cx: &mut Cx<'_>, fd: i32, command: u32, arg: u64) -> SysResult {
             let mut flags = file.flags();
             flags.set(bit, on != 0);
             file.set_flags(flags);
+            crate::fs::async_io::Async::follow(cx.kernel(), &file, fd);
         }
         FIONREAD if file.path.is_some() && file.attr()?.is_regular() => {
             let left = file.attr()?.size.saturating_sub(file.with_position(|p| *p));

@@ -84,7 +84,10 @@ pub fn pidfd_open(cx: &mut Cx<'_>, pid: i32, flags: u32) -> SysResult {
 }
 
 /// The process a pidfd or an open /proc/PID stands for.
-fn process_at(cx: &Cx<'_>, fd: i32) -> Result<std::sync::Arc<crate::task::process::Process>, Errno> {
+fn process_at(
+    cx: &Cx<'_>,
+    fd: i32,
+) -> Result<std::sync::Arc<crate::task::process::Process>, Errno> {
     let file = cx.files().entry(fd)?.file;
     if let Some(pidfd) = file.downcast::<PidFd>() {
         return Ok(pidfd.process.clone());
