@@ -81,7 +81,7 @@ pub fn tell(kernel: &Kernel, file: &OpenFile, fd: i32, event: Event) {
     };
     for process in processes {
         if process.any_thread().is_some_and(|t| allowed(&t)) {
-            process.send(info.clone());
+            process.send(info);
         }
     }
 }
@@ -109,10 +109,13 @@ impl Wake for Watcher {
     }
 }
 
+/// A watcher, and the queue it is on.
+type Watching = (Arc<dyn Wake>, Arc<WaitQueue>);
+
 /// The watcher of a description, while O_ASYNC is set.
 #[derive(Default)]
 pub struct Async {
-    on: Mutex<Option<(Arc<dyn Wake>, Arc<WaitQueue>)>>,
+    on: Mutex<Option<Watching>>,
 }
 
 impl Async {

@@ -635,8 +635,8 @@ pub fn ioctl(cx: &mut Cx<'_>, fd: i32, command: u32, arg: u64) -> SysResult {
             let left = file.attr()?.size.saturating_sub(file.with_position(|p| *p));
             cx.mm().write_obj(arg, &left.low_i32())?;
         }
-        FIGETBSZ if on_disk(&file)? => {
-            let block = u32::try_from(file.attr()?.blksize).unwrap_or(4096);
+        FIGETBSZ => {
+            let block = file.attr()?.blksize;
             cx.mm().write_obj(arg, &block)?;
         }
         FIOQSIZE if on_disk(&file)? => cx.mm().write_obj(arg, &file.attr()?.size)?,

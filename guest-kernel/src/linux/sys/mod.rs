@@ -34,6 +34,7 @@ pub mod signal;
 pub mod signalfd;
 pub mod socket;
 pub mod sockopt;
+mod sockopt_known;
 pub mod splice;
 pub mod stat;
 pub mod system;
