@@ -34,14 +34,20 @@ pub mod cap {
     pub const SYS_PTRACE: u32 = 19;
     /// A range of administration operations.
     pub const SYS_ADMIN: u32 = 21;
+    /// reboot(2).
+    pub const SYS_BOOT: u32 = 22;
     /// Raise priorities.
     pub const SYS_NICE: u32 = 23;
     /// Override resource limits.
     pub const SYS_RESOURCE: u32 = 24;
     /// Set clocks.
     pub const SYS_TIME: u32 = 25;
+    /// vhangup(2).
+    pub const SYS_TTY_CONFIG: u32 = 26;
     /// mknod(2) of devices.
     pub const MKNOD: u32 = 27;
+    /// Leases on others' files.
+    pub const LEASE: u32 = 28;
     /// One past the last capability (CAP_CHECKPOINT_RESTORE = 40).
     pub const COUNT: u32 = 41;
     /// All of them.

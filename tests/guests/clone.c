@@ -136,6 +136,22 @@ CASE(clear_sighand)
 	EQ(reap(p), 0);
 }
 
+CASE(pidfd_by_proc)
+{
+	/* An open /proc/PID stands for the process. */
+	pid_t c = CHILD(pause());
+	char path[64];
+	snprintf(path, sizeof path, "/proc/%d", (int)c);
+	int d = NEED(open(path, O_DIRECTORY));
+	OK(syscall(SYS_pidfd_send_signal, d, 0, NULL, 0));
+	ERR(syscall(SYS_pidfd_send_signal, NEED(open("/proc", O_DIRECTORY)), 0, NULL, 0), EBADF);
+	OK(syscall(SYS_pidfd_send_signal, d, SIGTERM, NULL, 0));
+	EQ(reap(c), 1000 + SIGTERM);
+	ERR(syscall(SYS_pidfd_send_signal, d, 0, NULL, 0), ESRCH);
+	ERR(syscall(SYS_setns, -1, 0), EBADF);
+	ERR(syscall(SYS_setns, open("/", O_RDONLY), 0), EINVAL);
+}
+
 CASE(pidfds)
 {
 	int pfd = -1;

@@ -116,6 +116,123 @@ CASE(owners)
 	EQ(fcntl(s[0], F_GETOWN), getpid());
 }
 
+/* Takes the next of these signals; 0 if none comes within the time. */
+static int taken(sigset_t *set, siginfo_t *info, long ms)
+{
+	struct timespec t = {ms / 1000, ms % 1000 * 1000000};
+	int s = sigtimedwait(set, info, &t);
+	return s < 0 ? 0 : s;
+}
+
+CASE(signal_driven)
+{
+	sigset_t set = sigs(SIGIO, SIGUSR1, 0);
+	OK(sigprocmask(SIG_BLOCK, &set, NULL));
+	for (int sockets = 0; sockets < 2; sockets++) {
+		int p[2];
+		siginfo_t info;
+		NEED(sockets ? socketpair(AF_UNIX, SOCK_STREAM, 0, p) : pipe(p));
+		/* Without O_ASYNC, and without an owner, nobody is told. */
+		OK(fcntl(p[0], F_SETOWN, getpid()));
+		EQ(write(p[1], "a", 1), 1);
+		EQ(taken(&set, &info, 0), 0);
+		OK(fcntl(p[0], F_SETFL, O_ASYNC | O_NONBLOCK));
+		EQ(write(p[1], "a", 1), 1);
+		EQ(taken(&set, &info, 2000), SIGIO);
+		OK(fcntl(p[0], F_SETSIG, SIGUSR1));
+		EQ(write(p[1], "a", 1), 1);
+		EQ(taken(&set, &info, 2000), SIGUSR1);
+		EQ(info.si_code, POLL_IN);
+		EQ(info.si_fd, p[0]);
+		CHECK(info.si_band & POLLIN);
+		OK(fcntl(p[0], F_SETFL, O_NONBLOCK));
+		EQ(write(p[1], "a", 1), 1);
+		EQ(taken(&set, &info, 0), 0);
+		close(p[0]);
+		close(p[1]);
+	}
+	/* A child's pipe tells the group. */
+	int p[2];
+	NEED(pipe(p));
+	OK(setpgid(0, 0));
+	OK(fcntl(p[0], F_SETOWN, -getpgrp()));
+	OK(fcntl(p[0], F_SETFL, O_ASYNC));
+	pid_t c = CHILD(EQ(write(p[1], "a", 1), 1));
+	siginfo_t info;
+	EQ(taken(&set, &info, 2000), SIGIO);
+	EQ(reap(c), 0);
+}
+
+CASE(leases)
+{
+	put("f", "x");
+	mkdir("d", 0755);
+	int w = NEED(open("f", O_RDWR));
+	int r = NEED(open("f", O_RDONLY));
+	EQ(fcntl(r, F_GETLEASE), F_UNLCK);
+	ERR(fcntl(r, F_SETLEASE, F_UNLCK), EAGAIN);
+	ERR(fcntl(r, F_SETLEASE, 9), EINVAL);
+	ERR(fcntl(r, F_SETLEASE, F_RDLCK), EAGAIN);
+	ERR(fcntl(w, F_SETLEASE, F_WRLCK), EAGAIN);
+	close(w);
+	OK(fcntl(r, F_SETLEASE, F_RDLCK));
+	EQ(fcntl(r, F_GETLEASE), F_RDLCK);
+	OK(fcntl(r, F_SETLEASE, F_WRLCK));
+	EQ(fcntl(r, F_GETLEASE), F_WRLCK);
+	OK(fcntl(r, F_SETLEASE, F_UNLCK));
+	EQ(fcntl(r, F_GETLEASE), F_UNLCK);
+	int p[2];
+	NEED(pipe(p));
+	ERR(fcntl(p[0], F_SETLEASE, F_RDLCK), EINVAL);
+	ERR(fcntl(open("d", O_DIRECTORY), F_SETLEASE, F_RDLCK), EINVAL);
+	/* Another's file needs CAP_LEASE. */
+	chmod("f", 0644);
+	pid_t c = CHILD({
+		OK(setresuid(65534, 65534, 65534));
+		ERR(fcntl(r, F_SETLEASE, F_RDLCK), EACCES);
+	});
+	EQ(reap(c), 0);
+}
+
+CASE(lease_breaks)
+{
+	sigset_t set = sigs(SIGIO, SIGUSR1, 0);
+	OK(sigprocmask(SIG_BLOCK, &set, NULL));
+	put("f", "x");
+	int r = NEED(open("f", O_RDONLY));
+	OK(fcntl(r, F_SETLEASE, F_RDLCK));
+	siginfo_t info;
+	/* Readers may come. */
+	close(NEED(open("f", O_RDONLY)));
+	EQ(taken(&set, &info, 0), 0);
+	/* A writer that will not wait is refused, and the break has begun. */
+	pid_t c = CHILD(ERR(open("f", O_WRONLY | O_NONBLOCK), EWOULDBLOCK));
+	EQ(reap(c), 0);
+	EQ(taken(&set, &info, 2000), SIGIO);
+	EQ(fcntl(r, F_GETLEASE), F_UNLCK);
+	/* The holder may change it, which ends no break. */
+	OK(fcntl(r, F_SETLEASE, F_RDLCK));
+	EQ(fcntl(r, F_GETLEASE), F_UNLCK);
+	OK(fcntl(r, F_SETLEASE, F_UNLCK));
+	/* One that waits goes on when the lease is given up. */
+	OK(fcntl(r, F_SETLEASE, F_RDLCK));
+	OK(fcntl(r, F_SETSIG, SIGUSR1));
+	c = CHILD(OK(truncate("f", 0)));
+	EQ(taken(&set, &info, 4000), SIGUSR1);
+	EQ(info.si_code, POLL_MSG);
+	EQ(info.si_fd, r);
+	OK(fcntl(r, F_SETLEASE, F_UNLCK));
+	EQ(reap(c), 0);
+	/* A reader needs a write lease to become a read lease. */
+	OK(fcntl(r, F_SETLEASE, F_WRLCK));
+	c = CHILD(OK(open("f", O_RDONLY)));
+	/* Giving a lease up has forgotten owner and signal. */
+	EQ(taken(&set, &info, 4000), SIGIO);
+	EQ(fcntl(r, F_GETLEASE), F_RDLCK);
+	OK(fcntl(r, F_SETLEASE, F_RDLCK));
+	EQ(reap(c), 0);
+}
+
 CASE(posix_locks_and_exec)
 {
 	/* Closing by dup2 or close_range gives locks up, too. */

@@ -1,5 +1,7 @@
 /* read(2), write(2), pread(2), readv(2), preadv2(2), and sync relatives. */
 #include "t.h"
+#include <linux/fs.h>
+#include <sys/sendfile.h>
 
 static int fresh(void)
 {
@@ -136,6 +138,44 @@ CASE(fsize_limit)
 	ERR(ftruncate(fd, 11), EFBIG);
 	pid_t p = CHILD(signal(SIGXFSZ, SIG_DFL); write(fd, "x", 1));
 	EQ(reap(p), 1000 + SIGXFSZ);
+}
+
+/* Which error comes first when there are several. */
+CASE(error_order)
+{
+	char b[16];
+	int p[2], z;
+	off_t at = 0;
+	put("f", "hello");
+	NEED(pipe(p));
+	int f = NEED(open("f", O_RDWR)), w = NEED(open("f", O_WRONLY)), d = NEED(open(".", O_RDONLY));
+	ERR(pread(p[1], b, 1, 0), ESPIPE);
+	ERR(pwrite(p[0], b, 1, 0), ESPIPE);
+	ERR(pread(w, b, 1, 0), EBADF);
+	ERR(sendfile(f, p[0], &at, 1), ESPIPE);
+	ERR(sendfile(f, d, NULL, 1), EINVAL);
+	ERR(splice(d, NULL, p[1], NULL, 1, 0), EINVAL);
+	ERR(copy_file_range(f, NULL, d, NULL, 1, 0), EISDIR);
+	ERR(copy_file_range(w, NULL, f, NULL, 1, 0), EBADF);
+	ERR(sync_file_range(NEED(open("/dev/null", O_RDWR)), 0, 0, 0), ESPIPE);
+	EQ(posix_fadvise(p[0], 0, 0, 99), ESPIPE);
+	EQ(posix_fadvise(socket(AF_UNIX, SOCK_STREAM, 0), 0, 0, 0), 0);
+	OK(ioctl(f, FIGETBSZ, &z));
+	CHECK(z >= 512);
+	OK(ioctl(d, FIGETBSZ, &z));
+	OK(ioctl(p[0], FIGETBSZ, &z));
+	ERR(ioctl(p[0], FIOQSIZE, &z), ENOTTY);
+	/* RLIMIT_FSIZE is about growing. */
+	OK(ftruncate(f, 1 << 16));
+	pid_t c = CHILD({
+		struct rlimit r = {4096, 4096};
+		OK(setrlimit(RLIMIT_FSIZE, &r));
+		signal(SIGXFSZ, SIG_IGN);
+		OK(ftruncate(f, 8192));
+		OK(truncate("f", 6000));
+		ERR(ftruncate(f, 6001), EFBIG);
+	});
+	EQ(reap(c), 0);
 }
 
 CASE(syncs)

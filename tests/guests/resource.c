@@ -63,6 +63,71 @@ CASE(system)
 	CHECK(sysconf(_SC_NPROCESSORS_ONLN) >= 1);
 }
 
+/* Process 1 is there to be asked about, whoever it is. */
+CASE(process_one)
+{
+	struct sched_param sp;
+	struct rlimit r;
+	unsigned long mask[16];
+	uint32_t head[2] = {0x20080522, 1}, sets[6];
+	CHECK(sched_getscheduler(1) >= 0);
+	OK(sched_getparam(1, &sp));
+	CHECK(syscall(SYS_sched_getaffinity, 1, sizeof mask, mask) > 0);
+	errno = 0;
+	getpriority(PRIO_PROCESS, 1);
+	EQ(errno, 0);
+	OK(syscall(SYS_capget, head, sets));
+	OK(prlimit(1, RLIMIT_NOFILE, NULL, &r));
+	OK(syscall(SYS_tkill, 1, 0));
+	OK(syscall(SYS_tgkill, 1, 1, 0));
+	pid_t c = CHILD({
+		OK(setresuid(65534, 65534, 65534));
+		sp.sched_priority = 0;
+		ERR(sched_setscheduler(1, SCHED_OTHER, &sp), EPERM);
+		ERR(setpriority(PRIO_PROCESS, 1, 5), EPERM);
+		ERR(prlimit(1, RLIMIT_NOFILE, NULL, &r), EPERM);
+		ERR(syscall(SYS_tkill, 1, SIGKILL), EPERM);
+		ERR(syscall(SYS_ioprio_set, 1, 1, 2 << 13 | 4), EPERM);
+	});
+	EQ(reap(c), 0);
+	/* No process has a negative id. */
+	ERR(syscall(SYS_sched_getaffinity, -1, sizeof mask, mask), ESRCH);
+	mask[0] = 1;
+	ERR(syscall(SYS_sched_setaffinity, -1, sizeof mask, mask), ESRCH);
+	ERR(sched_getscheduler(-1), EINVAL);
+	ERR(setpgid(-1, 0), EINVAL);
+}
+
+CASE(io_priority)
+{
+	const int process = 1, group = 2;
+	const int rt = 1 << 13, be = 2 << 13, idle = 3 << 13;
+	EQ(syscall(SYS_ioprio_get, process, 0), 0);
+	/* Without one of its own, a task's follows from its nice value. */
+	OK(setpgid(0, 0));
+	EQ(syscall(SYS_ioprio_get, group, 0), be | 4);
+	OK(syscall(SYS_ioprio_set, process, 0, be | 6));
+	EQ(syscall(SYS_ioprio_get, process, getpid()), be | 6);
+	pid_t c = CHILD(EQ(syscall(SYS_ioprio_get, process, 0), be | 6));
+	EQ(reap(c), 0);
+	OK(syscall(SYS_ioprio_set, group, 0, idle));
+	EQ(syscall(SYS_ioprio_get, process, 0), idle);
+	OK(syscall(SYS_ioprio_set, process, 0, rt | 2));
+	EQ(syscall(SYS_ioprio_get, process, 0), rt | 2);
+	ERR(syscall(SYS_ioprio_set, process, 0, 7), EINVAL);
+	ERR(syscall(SYS_ioprio_set, process, 0, 5 << 13), EINVAL);
+	ERR(syscall(SYS_ioprio_set, 9, 0, be), EINVAL);
+	ERR(syscall(SYS_ioprio_get, 9, 0), EINVAL);
+	ERR(syscall(SYS_ioprio_get, process, 0x3fffff), ESRCH);
+	OK(syscall(SYS_ioprio_set, process, 0, 0));
+	c = CHILD({
+		OK(setresuid(65534, 65534, 65534));
+		ERR(syscall(SYS_ioprio_set, process, 0, rt), EPERM);
+		OK(syscall(SYS_ioprio_set, process, 0, idle));
+	});
+	EQ(reap(c), 0);
+}
+
 CASE(scheduling)
 {
 	cpu_set_t s;

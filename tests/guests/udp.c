@@ -1,5 +1,6 @@
 /* udp(7), and ipv6(7) for both transports. */
 #include "t.h"
+#include <netinet/tcp.h>
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <net/if.h>
@@ -24,6 +25,56 @@ static ssize_t to(int s, const char *text, size_t len, int port)
 {
 	struct sockaddr_in a = here(port);
 	return sendto(s, text, len, 0, (void *)&a, sizeof a);
+}
+
+CASE(hop_counts)
+{
+	/* The TTL and the class a datagram came with. */
+	int one = 1, ttl = 0;
+	struct sockaddr_in6 a = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+	socklen_t len = sizeof a;
+	int r = NEED(socket(AF_INET6, SOCK_DGRAM, 0)), s = NEED(socket(AF_INET6, SOCK_DGRAM, 0));
+	OK(bind(r, (void *)&a, sizeof a));
+	OK(getsockname(r, (void *)&a, &len));
+	OK(setsockopt(r, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, &one, sizeof one));
+	OK(setsockopt(r, IPPROTO_IPV6, IPV6_RECVTCLASS, &one, sizeof one));
+	EQ(sendto(s, "x", 1, 0, (void *)&a, sizeof a), 1);
+	char b[8], control[128];
+	struct iovec iov = {b, sizeof b};
+	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control,
+			   .msg_controllen = sizeof control};
+	EQ(recvmsg(r, &m, 0), 1);
+	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+	CHECK(c && c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_HOPLIMIT);
+	if (c) {
+		memcpy(&ttl, CMSG_DATA(c), sizeof ttl);
+		EQ(ttl, 64);
+		c = CMSG_NXTHDR(&m, c);
+		CHECK(c && c->cmsg_type == IPV6_TCLASS);
+	}
+}
+
+CASE(options_that_exist)
+{
+	int v = 1, s = NEED(socket(AF_INET, SOCK_DGRAM, 0)), t = NEED(socket(AF_INET, SOCK_STREAM, 0));
+	socklen_t len = sizeof v;
+	char none[160] = {0};
+	ERR(setsockopt(s, IPPROTO_IP, 30, &v, sizeof v), ENOPROTOOPT);
+	ERR(getsockopt(s, IPPROTO_IP, 30, &v, &len), ENOPROTOOPT);
+	ERR(setsockopt(s, IPPROTO_UDP, 50, &v, sizeof v), ENOPROTOOPT);
+	ERR(setsockopt(t, IPPROTO_TCP, 40, &v, sizeof v), ENOPROTOOPT);
+	ERR(getsockopt(t, IPPROTO_UDP, 1, &v, &len), EOPNOTSUPP);
+	ERR(getsockopt(t, 500, 1, &v, &len), EOPNOTSUPP);
+	ERR(setsockopt(t, IPPROTO_TCP, TCP_CONGESTION, "nope", 4), ENOENT);
+	OK(setsockopt(t, IPPROTO_TCP, TCP_CONGESTION, "cubic", 5));
+	ERR(setsockopt(s, SOL_SOCKET, SO_BINDTODEVICE, "nope", 5), ENODEV);
+	OK(setsockopt(s, SOL_SOCKET, SO_BINDTODEVICE, "lo", 3));
+	ERR(setsockopt(s, IPPROTO_IP, IP_ADD_MEMBERSHIP, none, 3), EINVAL);
+	ERR(setsockopt(s, IPPROTO_IP, IP_DROP_MEMBERSHIP, none, 8), EADDRNOTAVAIL);
+	ERR(setsockopt(s, IPPROTO_IP, MCAST_JOIN_GROUP, none, 3), EINVAL);
+	ERR(setsockopt(s, IPPROTO_IP, IP_TTL, &(int){0}, sizeof v), EINVAL);
+	ERR(setsockopt(t, IPPROTO_TCP, TCP_KEEPCNT, &(int){0}, sizeof v), EINVAL);
+	ERR(socket(AF_INET, 0, 0), ESOCKTNOSUPPORT);
 }
 
 CASE(exchange)

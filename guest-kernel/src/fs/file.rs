@@ -15,6 +15,10 @@ use super::buf::{Sink, Source};
 pub use super::flags::{OpenFlags, Ready};
 use super::lock::Owner;
 use super::{
+    async_io::{Async, SignalOwner},
+    lease::Opened,
+};
+use super::{
     dentry::Path,
     inode::{Actor, Attr, DirEntry},
     inotify::{self, Events},
@@ -154,17 +158,6 @@ pub trait FileOps: Send + Sync + Any {
     fn as_any(&self) -> &dyn Any;
 }
 
-/// F_SETOWN and F_SETSIG of fcntl(2). They are kept and told; nobody is signalled.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct SignalOwner {
-    /// F_OWNER_TID, F_OWNER_PID or F_OWNER_PGRP.
-    pub kind: i32,
-    /// The id, 0 for nobody.
-    pub id: i32,
-    /// 0 for SIGIO.
-    pub signal: u8,
-}
-
 /// An open file description (open(2), NOTES).
 pub struct OpenFile {
     /// The kind's operations.
@@ -172,8 +165,12 @@ pub struct OpenFile {
     /// Where it was opened; `None` for pipes, sockets and anonymous inodes.
     pub path: Option<Path>,
     flags: AtomicU32,
-    /// Whom SIGIO would go to (F_SETOWN, F_SETSIG).
+    /// Whom SIGIO goes to (F_SETOWN, F_SETSIG).
     pub owner: Mutex<SignalOwner>,
+    /// Who signals them.
+    pub asynchronous: Async,
+    /// Counted where it was opened.
+    _opened: Option<Opened>,
     /// File position, held during a read or write as Linux does for regular files.
     pub position: Mutex<u64>,
 }
@@ -196,9 +193,15 @@ impl OpenFile {
                 | OpenFlags::NOCTTY
                 | OpenFlags::TRUNC
                 | OpenFlags::CLOEXEC);
+        let opened = path.as_ref().filter(|_| !flags.contains(OpenFlags::PATH)).map(|path| {
+            let write = flags.intersects(OpenFlags::WRONLY | OpenFlags::RDWR);
+            Opened::new(path.inode(), write)
+        });
         Arc::new(OpenFile {
             ops,
             path,
+            _opened: opened,
+            asynchronous: Async::default(),
             flags: AtomicU32::new(kept.bits()),
             owner: Mutex::default(),
             position: Mutex::new(0),
@@ -264,7 +267,10 @@ impl Drop for OpenFile {
         let ops = self.ops.clone();
         ops.release(self);
         if let Some(path) = &self.path {
-            path.inode().common().locks.release(Owner::File(self.address()));
+            let common = path.inode().common();
+            common.locks.release(Owner::File(self.address()));
+            // Without a lease there is nothing to drop.
+            let _ = common.leases.unset(self.address());
         }
     }
 }
@@ -272,7 +278,7 @@ impl Drop for OpenFile {
 /// lseek(2) for files with a size: `end` tells it, `find` is SEEK_DATA (true) and SEEK_HOLE.
 ///
 /// # Errors
-/// EINVAL for a position before the start, EOVERFLOW past what fits, ENXIO from `find`.
+/// EINVAL for a position before the start or past what fits, ENXIO from `find`.
 pub fn seek_in(
     file: &OpenFile,
     offset: i64,
@@ -282,7 +288,7 @@ pub fn seek_in(
 ) -> Result<u64, Errno> {
     file.with_position(|position| {
         let from = |base: u64| {
-            let at = base.cast_signed().checked_add(offset).ok_or(Errno::EOVERFLOW)?;
+            let at = base.cast_signed().checked_add(offset).ok_or(Errno::EINVAL)?;
             u64::try_from(at).map_err(|_| Errno::EINVAL)
         };
         let to = match whence {

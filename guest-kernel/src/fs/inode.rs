@@ -13,7 +13,7 @@ use bitflags::bitflags;
 
 use super::{
     context::FsContext, dentry::Path, file::FileOps, flags::OpenFlags, inotify::Watchers,
-    lock::LockList,
+    lease::Leases, lock::LockList,
 };
 use crate::{creds::Creds, error::Errno, kernel::Kernel, task::Task};
 
@@ -208,6 +208,8 @@ pub struct Common {
     pub locks: Arc<LockList>,
     /// inotify(7).
     pub watchers: Watchers,
+    /// Leases, and who has it open.
+    pub leases: Leases,
     attached: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
 }
 

@@ -3,6 +3,7 @@
 //! `inode` is what a file system implements, `dentry` and `mount` name inodes, `walk` resolves paths,
 //! `perm` decides, `vfs` puts these together for handlers; `file` is what a descriptor refers to.
 
+pub mod async_io;
 pub mod body;
 pub mod buf;
 pub mod context;
@@ -18,6 +19,7 @@ pub mod flags;
 pub mod hostfs;
 pub mod inode;
 pub mod inotify;
+pub mod lease;
 pub mod lock;
 pub mod mount;
 pub mod perm;

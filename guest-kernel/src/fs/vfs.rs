@@ -12,6 +12,7 @@ use super::{
     flags::{OpenFlags, Resolve},
     inode::{Actor, Attr, Inode, Magic, NewNode, RenameFlags, SetAttr, mode},
     inotify::{self, Events},
+    lease::Opened,
     mount::MountFlags,
     perm,
     walk::{Followed, Found, Last, Walk},
@@ -19,7 +20,7 @@ use super::{
 use crate::{
     call::Cx,
     creds::cap,
-    error::{Errno, Stop},
+    error::{Errno, Stop, Wait},
     pipe::Pipe,
 };
 
@@ -445,6 +446,17 @@ pub fn open_at(
     }
     if writes || truncates {
         free_of(path.inode(), Use::Executes)?;
+    }
+    // Counted before the leases are looked at, so that none is granted meanwhile.
+    let _opening = Opened::new(path.inode(), writes);
+    if let Some((queue, until)) =
+        path.inode().common().leases.admit(&who.kernel, writes || truncates)
+    {
+        return Err(if flags.contains(OpenFlags::NONBLOCK) {
+            Stop::Errno(Errno::EAGAIN)
+        } else {
+            Wait::on(queue).until(Some(until)).into()
+        });
     }
     let ops: Arc<dyn FileOps> = match attr.mode & mode::FMT {
         mode::CHR => {

@@ -194,9 +194,9 @@ impl Pipe {
     /// [`MAX_UNPRIVILEGED`] without CAP_SYS_RESOURCE.
     ///
     /// # Errors
-    /// EINVAL for 0, EPERM above `limit`, EBUSY if the bytes inside would not fit.
+    /// EINVAL beyond 2 GiB, EPERM above `limit`, EBUSY if the bytes inside would not fit.
     pub fn set_capacity(&self, bytes: usize, privileged: bool) -> Result<usize, Errno> {
-        if bytes == 0 || bytes > 1 << 31 {
+        if bytes > 1 << 31 {
             return Err(Errno::EINVAL);
         }
         let bytes = bytes.max(SLOT).next_power_of_two();
@@ -318,12 +318,12 @@ impl FileOps for PipeEnd {
         Ok(done)
     }
     fn write(&self, file: &OpenFile, src: &mut Source<'_>) -> Result<usize, Errno> {
+        if src.left() == 0 {
+            return Ok(0);
+        }
         let mut state = self.pipe.state();
         if state.readers == 0 {
             return Err(Errno::EPIPE);
-        }
-        if src.left() == 0 {
-            return Ok(0);
         }
         let packet = file.flags().contains(OpenFlags::DIRECT);
         let done = state.write(src, packet)?;

@@ -8,12 +8,12 @@ use crate::error::Errno;
 /// # Errors
 /// As setpgid(2).
 pub fn set_group(task: &Task, pid: Tid, pgid: Tid) -> Result<(), Errno> {
-    if pgid < 0 {
-        return Err(Errno::EINVAL);
-    }
     let own = task.process.pid;
     let pid = if pid == 0 { own } else { pid };
     let pgid = if pgid == 0 { pid } else { pgid };
+    if pgid < 0 {
+        return Err(Errno::EINVAL);
+    }
     let mut tree = task.kernel.tasks.tree();
     let own_session = tree.nodes.get(&own).ok_or(Errno::ESRCH)?.sid;
     let node = tree.nodes.get(&pid).ok_or(Errno::ESRCH)?;

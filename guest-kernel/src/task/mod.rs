@@ -27,7 +27,9 @@ mod tests;
 use std::{
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering, fence},
+        atomic::{
+            AtomicBool, AtomicI32, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering, fence,
+        },
     },
     time::Duration,
 };
@@ -112,6 +114,8 @@ pub struct Task {
     pub timer_slack: AtomicU64,
     /// setpriority(2).
     pub nice: AtomicI32,
+    /// ioprio_set(2), which is only shown.
+    pub io_priority: AtomicU16,
     /// sched_setscheduler(2): policy with its flag, and real-time priority.
     pub policy: AtomicU32,
     /// Real-time priority.
@@ -182,6 +186,7 @@ impl Task {
             pdeath_signal: AtomicU8::new(0),
             timer_slack: AtomicU64::new(50_000),
             nice: AtomicI32::new(0),
+            io_priority: AtomicU16::new(0),
             policy: AtomicU32::new(0),
             priority: AtomicI32::new(0),
             affinity: Mutex::default(),
@@ -302,6 +307,8 @@ impl Task {
         /// SCHED_RESET_ON_FORK.
         const RESET: u32 = 0x4000_0000;
         self.nice.store(from.nice.load(Ordering::Relaxed), Ordering::Relaxed);
+        let io = from.io_priority.load(Ordering::Relaxed);
+        self.io_priority.store(io, Ordering::Relaxed);
         let policy = from.policy.load(Ordering::Relaxed);
         if policy & RESET == 0 {
             self.policy.store(policy, Ordering::Relaxed);

@@ -190,6 +190,11 @@ impl TaskTable {
     pub fn task(&self, tid: Tid) -> Option<Arc<Task>> {
         self.tree().tasks.get(&tid).cloned()
     }
+    /// True for [`INIT`] and [`SUPERVISOR`], which exist and have no thread.
+    #[must_use]
+    pub fn is_phantom(tid: Tid) -> bool {
+        (INIT..=SUPERVISOR).contains(&tid)
+    }
     /// The process `pid`, zombies and the phantoms included.
     #[must_use]
     pub fn process(&self, pid: Tid) -> Option<Arc<Process>> {

@@ -30,6 +30,8 @@ use super::{
 };
 use crate::kernel::Kernel;
 
+pub use tree::pid_of;
+
 /// `PROC_SUPER_MAGIC`.
 const MAGIC: u64 = 0x9fa0;
 /// Inode numbers of the tables start here; those about processes lie above 2^51.

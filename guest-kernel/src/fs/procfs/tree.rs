@@ -78,6 +78,15 @@ pub(super) fn root(
     })
 }
 
+/// The process whose directory an inode is (pidfd_send_signal(2) takes one for a pidfd).
+#[must_use]
+pub fn pid_of(inode: &dyn Inode) -> Option<i32> {
+    match &inode.as_any().downcast_ref::<Node>()?.what {
+        What::Of(subject) if !subject.thread => Some(subject.id),
+        _ => None,
+    }
+}
+
 impl What {
     fn same(&self, other: &What) -> bool {
         match (self, other) {

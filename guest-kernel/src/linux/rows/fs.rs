@@ -22,7 +22,7 @@ pub static ROWS: &[Row] = &[
     row!(33, dup2(oldfd: Fd, newfd: Fd) => open::dup2, Full),
     row!(292, dup3(oldfd: Fd, newfd: Fd, flags: Flags("dup3")) => open::dup3, Full),
     row!(72, fcntl(fd: Fd, cmd: Enum("fcntl"), arg: Hex) => fcntl::fcntl, Partial,
-        "leases, SIGIO and dnotify have no effect"),
+        "no dnotify; no lock on what has no name"),
     row!(73, flock(fd: Fd, operation: Flags("flock")) => fcntl::flock, Full),
     row!(319, memfd_create(name: Str, flags: Hex) => fcntl::memfd_create, Partial, "no huge pages"),
     row!(95, umask(mask: Mode) => open::umask, Full),

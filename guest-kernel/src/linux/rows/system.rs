@@ -2,7 +2,7 @@
 
 use crate::{
     linux::{
-        sys::{ids, prctl, sched, system},
+        sys::{ids, ioprio, machine, prctl, sched, system},
         table::Row,
     },
     row,
@@ -50,10 +50,17 @@ pub static ROWS: &[Row] = &[
         "no CPUID faulting: ENODEV"),
     row!(170, sethostname(name: In(1), len: Size) => system::sethostname, Full),
     row!(171, setdomainname(name: In(1), len: Size) => system::setdomainname, Full),
+    row!(153, vhangup() => machine::vhangup, Stub, "accepted without effect"),
+    row!(169, reboot(magic: Hex, magic2: Hex, cmd: Hex, arg: Addr) => machine::reboot, Partial,
+        "Ctrl-Alt-Del only; EPERM for an end"),
     row!(203, sched_setaffinity(pid: Pid, len: Size, mask: Addr) => sched::sched_setaffinity,
         Partial, "kept and shown; the host places all alike"),
     row!(204, sched_getaffinity(pid: Pid, len: Size, mask: Addr) => sched::sched_getaffinity, Full),
+    row!(251, ioprio_set(which: Int, who: Int, ioprio: Hex) => ioprio::ioprio_set, Partial,
+        "kept and shown"),
+    row!(252, ioprio_get(which: Int, who: Int) => ioprio::ioprio_get, Full),
     row!(272, unshare(flags: Flags("clone")) => system::unshare, Partial, "namespaces: EPERM"),
+    row!(308, setns(fd: Fd, nstype: Hex) => machine::setns, Partial, "no namespaces"),
     row!(309, getcpu(cpu: Addr, node: Addr, tcache: Addr) => sched::getcpu, Partial, "always CPU 0"),
     row!(312, kcmp(pid1: Pid, pid2: Pid, type_: Int, idx1: Hex, idx2: Hex) => system::kcmp, Partial,
         "FILE, VM, FILES, FS and SIGHAND only"),

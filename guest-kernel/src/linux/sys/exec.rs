@@ -79,9 +79,13 @@ fn load(
     let path = mm.read_cstr(path, PATH_MAX, Errno::ENAMETOOLONG)?;
     let who = Actor::of(cx.task);
     let follow = flags & AT_SYMLINK_NOFOLLOW == 0;
+    if path.is_empty() && flags & AT_EMPTY_PATH == 0 {
+        return Err(Errno::ENOENT);
+    }
     let (file, name) = if path.starts_with(b"/") || dirfd == AT_FDCWD {
         if path.is_empty() {
-            return Err(Errno::ENOENT);
+            // The current directory, which is no program.
+            return Err(Errno::EACCES);
         }
         (vfs::open_exec(&who, &cx.task.fs().cwd(), &path, follow)?, path)
     } else {
@@ -89,9 +93,6 @@ fn load(
         let base = base.path.clone().ok_or(Errno::EACCES)?;
         let mut name = format!("/dev/fd/{dirfd}").into_bytes();
         if path.is_empty() {
-            if flags & AT_EMPTY_PATH == 0 {
-                return Err(Errno::ENOENT);
-            }
             (vfs::open_exec_at(&who, &base)?, name)
         } else {
             let file = vfs::open_exec(&who, &base, &path, follow)?;

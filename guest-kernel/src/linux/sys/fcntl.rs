@@ -5,11 +5,14 @@ use std::sync::{Arc, PoisonError};
 use super::path::file;
 use crate::{
     call::Cx,
+    creds::cap,
     error::{Errno, Stop, SysResult, Wait},
     fs::{
+        async_io::{Async, SignalOwner},
         dentry::{Dentry, Path},
         file::{OpenFile, OpenFlags},
-        inode::{Actor, NewNode, mode},
+        inode::{Actor, Inode, NewNode, mode},
+        lease::Kind,
         lock::{Lock, LockList, Owner},
         mount::{Mount, MountFlags},
         tmpfs::{TmpFs, file::RegularFile, file::seal},
@@ -44,16 +47,26 @@ pub fn fcntl(cx: &mut Cx<'_>, fd: i32, command: u32, arg: u64) -> SysResult {
             Ok(0)
         }
         3 => Ok(u64::from(file.flags().bits())),
-        4 => set_flags(file, arg.low_u32()),
+        4 => set_flags(cx, file, fd, arg.low_u32()),
         5 | 36 => get_lock(cx, file, arg, command == 36),
         6 | 7 | 37 | 38 => set_lock(cx, file, arg, command),
         8..=11 | 15 | 16 => owner(cx, file, command, arg),
-        1024 => match arg.low_u32() {
-            2 => Ok(0),
-            0 | 1 => Err(Errno::EAGAIN.into()),
-            _ => Err(Errno::EINVAL.into()),
-        },
-        1025 => Ok(2),
+        1024 => set_lease(cx, file, fd, arg.low_u32()),
+        1025 => {
+            Ok(match leases(file).and_then(|inode| inode.common().leases.get(file.address())) {
+                Some(Kind::Read) => 0,
+                Some(Kind::Write) => 1,
+                None => 2,
+            })
+        }
+        // F_NOTIFY is absent, but for what is not a directory.
+        1026 if !file.attr()?.is_dir() => Err(Errno::ENOTDIR.into()),
+        // F_DUPFD_QUERY: the same description?
+        1027 => {
+            let other = files.entry(arg.low_i32())?.file;
+            Ok(u64::from(Arc::ptr_eq(&other, file)))
+        }
+        1035..=1038 => hint(cx, file, command, arg),
         1031 | 1032 => pipe_size(cx, file, command, arg),
         1033 => add_seals(file, arg.low_u32()),
         1034 => {
@@ -64,14 +77,55 @@ pub fn fcntl(cx: &mut Cx<'_>, fd: i32, command: u32, arg: u64) -> SysResult {
     }
 }
 
-fn set_flags(file: &OpenFile, flags: u32) -> SysResult {
-    let settable = OpenFlags::APPEND
-        | OpenFlags::NONBLOCK
-        | OpenFlags::ASYNC
-        | OpenFlags::DIRECT
-        | OpenFlags::NOATIME;
+fn set_flags(cx: &Cx<'_>, file: &Arc<OpenFile>, fd: i32, flags: u32) -> SysResult {
+    let mut settable =
+        OpenFlags::APPEND | OpenFlags::NONBLOCK | OpenFlags::DIRECT | OpenFlags::NOATIME;
+    // Files that never become ready keep O_ASYNC as it was.
+    if file.ops.queue().is_some() {
+        settable |= OpenFlags::ASYNC;
+    }
     let new = OpenFlags::from_bits_truncate(flags) & settable;
+    if new.contains(OpenFlags::NOATIME) && !file.flags().contains(OpenFlags::NOATIME) {
+        let creds = cx.task.creds();
+        if creds.fsuid != file.attr()?.uid && !creds.capable(cap::FOWNER) {
+            return Err(Errno::EPERM.into());
+        }
+    }
     file.set_flags((file.flags() - settable) | new);
+    Async::follow(cx.kernel(), file, fd);
+    Ok(0)
+}
+
+fn leases(file: &OpenFile) -> Option<&Arc<dyn Inode>> {
+    file.path.as_ref().map(Path::inode)
+}
+/// F_SETLEASE. Without an owner the caller becomes it.
+fn set_lease(cx: &Cx<'_>, file: &Arc<OpenFile>, fd: i32, kind: u32) -> SysResult {
+    let (inode, attr) = (leases(file).ok_or(Errno::EINVAL)?, file.attr()?);
+    let creds = cx.task.creds();
+    let held = &inode.common().leases;
+    let kind = match kind {
+        0 => Kind::Read,
+        1 => Kind::Write,
+        2 => {
+            held.unset(file.address())?;
+            *file.owner.lock().unwrap_or_else(PoisonError::into_inner) = SignalOwner::default();
+            return Ok(0);
+        }
+        _ => return Err(Errno::EINVAL.into()),
+    };
+    if creds.fsuid != attr.uid && !creds.capable(cap::LEASE) {
+        return Err(Errno::EACCES.into());
+    }
+    if !attr.is_regular() {
+        return Err(Errno::EINVAL.into());
+    }
+    held.set(file, fd, kind)?;
+    let mut owner = file.owner.lock().unwrap_or_else(PoisonError::into_inner);
+    if owner.id == 0 {
+        (owner.kind, owner.id) = (1, cx.task.process.pid);
+        owner.users = (creds.uid, creds.euid);
+    }
     Ok(0)
 }
 
@@ -114,6 +168,20 @@ fn owner(cx: &Cx<'_>, file: &OpenFile, command: u32, arg: u64) -> SysResult {
         }
     }
 }
+/// F_GET_RW_HINT and its kin: hints are taken, forgotten, and shown as not set.
+fn hint(cx: &Cx<'_>, file: &OpenFile, command: u32, addr: u64) -> SysResult {
+    const EXTREME: u64 = 5;
+    // The hints of a description (F_GET_FILE_RW_HINT) are gone from Linux.
+    if command > 1036 || file.path.is_none() {
+        return Err(Errno::EINVAL.into());
+    }
+    if command == 1035 {
+        cx.mm().write_obj(addr, &0u64)?;
+    } else if cx.mm().read_obj::<u64>(addr)? > EXTREME {
+        return Err(Errno::EINVAL.into());
+    }
+    Ok(0)
+}
 fn set_owner(cx: &Cx<'_>, file: &OpenFile, kind: i32, id: i32) -> SysResult {
     let tasks = &cx.kernel().tasks;
     let there = id == 0
@@ -127,6 +195,8 @@ fn set_owner(cx: &Cx<'_>, file: &OpenFile, kind: i32, id: i32) -> SysResult {
     }
     let mut owner = file.owner.lock().unwrap_or_else(PoisonError::into_inner);
     (owner.kind, owner.id) = (kind, id);
+    let creds = cx.task.creds();
+    owner.users = (creds.uid, creds.euid);
     Ok(0)
 }
 
@@ -204,7 +274,8 @@ fn locks(file: &OpenFile) -> Result<Arc<LockList>, Errno> {
 
 fn get_lock(cx: &Cx<'_>, file: &Arc<OpenFile>, addr: u64, by_file: bool) -> SysResult {
     let mut raw: Flock = cx.mm().read_obj(addr)?;
-    if raw.kind == UNLCK {
+    // Only open file descriptions' locks can be asked about with F_UNLCK.
+    if raw.kind == UNLCK && !by_file {
         return Err(Errno::EINVAL.into());
     }
     let lock = wanted(cx, file, &raw, by_file)?;

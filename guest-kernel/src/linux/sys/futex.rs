@@ -358,7 +358,8 @@ pub fn set_robust_list(cx: &mut Cx<'_>, head: u64, len: u64) -> SysResult {
 /// get_robust_list(2).
 pub fn get_robust_list(cx: &mut Cx<'_>, tid: i32, head: u64, len: u64) -> SysResult {
     let task = if tid == 0 { Some(cx.task.clone()) } else { cx.kernel().tasks.task(tid) };
-    let task = task.ok_or(Errno::ESRCH)?;
+    let phantom = crate::task::table::TaskTable::is_phantom(tid);
+    let task = task.ok_or(if phantom { Errno::EPERM } else { Errno::ESRCH })?;
     let (me, other) = (cx.task.creds(), task.creds());
     if me.fsuid != other.uid && !me.capable(crate::creds::cap::SYS_PTRACE) {
         return Err(Errno::EPERM.into());

@@ -7,6 +7,7 @@ use crate::{
     creds::{Creds, cap},
     error::{Errno, SysResult},
     num::Word,
+    task::table::TaskTable,
 };
 
 /// "Leave it as it is."
@@ -297,17 +298,20 @@ pub fn capget(cx: &mut Cx<'_>, head: u64, data: u64) -> SysResult {
     if pid < 0 {
         return Err(Errno::EINVAL.into());
     }
-    let creds = if pid == 0 || pid == cx.task.tid {
-        cx.task.creds()
+    let sets = |creds: &Creds| [creds.effective, creds.permitted, creds.inheritable];
+    let sets = if pid == 0 || pid == cx.task.tid {
+        sets(&cx.task.creds())
+    } else if TaskTable::is_phantom(pid) {
+        // The kernel's own processes may do everything.
+        [cap::ALL, cap::ALL, 0]
     } else {
-        cx.kernel().tasks.task(pid).ok_or(Errno::ESRCH)?.creds()
+        sets(&cx.kernel().tasks.task(pid).ok_or(Errno::ESRCH)?.creds())
     };
     if data == 0 {
         return Ok(0);
     }
     let half = |set: u64, word: usize| (set >> (32 * word)).low_u32();
     for word in 0..count {
-        let sets = [creds.effective, creds.permitted, creds.inheritable];
         cx.mm().write_obj(data + 12 * word as u64, &sets.map(|s| half(s, word)))?;
     }
     Ok(0)

@@ -7,12 +7,12 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::{path::file, socket};
 use crate::{
     call::Cx,
-    error::{Errno, Stop, SysResult},
+    error::{Errno, Stop, SysResult, Wait},
     fs::{
         body::MAX_SIZE,
         buf::{Sink, Source},
         file::{OpenFile, OpenFlags},
-        inode::{Actor, SetAttr},
+        inode::{Actor, Attr, SetAttr},
         inotify::{self, Events},
         perm,
     },
@@ -262,15 +262,25 @@ pub fn write(cx: &mut Cx<'_>, fd: i32, buf: u64, count: usize) -> SysResult {
     let file = writable(cx, fd)?;
     write_from(cx, &file, segment(buf, count)?, Where::Here, false)
 }
+/// ESPIPE for what has no positions comes before EBADF for the wrong access mode.
+fn positioned(cx: &Cx<'_>, fd: i32) -> Result<(), Errno> {
+    let file = file(cx, fd)?;
+    if file.downcast::<crate::pipe::PipeEnd>().is_some() || file.downcast::<Socket>().is_some() {
+        return Err(Errno::ESPIPE);
+    }
+    Ok(())
+}
 /// pread(2).
 pub fn pread64(cx: &mut Cx<'_>, fd: i32, buf: u64, count: usize, offset: i64) -> SysResult {
     let at = place(offset)?;
+    positioned(cx, fd)?;
     let file = readable(cx, fd)?;
     read_to(cx, &file, segment(buf, count)?, at, false)
 }
 /// pwrite(2).
 pub fn pwrite64(cx: &mut Cx<'_>, fd: i32, buf: u64, count: usize, offset: i64) -> SysResult {
     let at = place(offset)?;
+    positioned(cx, fd)?;
     let file = writable(cx, fd)?;
     write_from(cx, &file, segment(buf, count)?, at, false)
 }
@@ -359,9 +369,16 @@ pub fn sendfile(cx: &mut Cx<'_>, out: i32, from: i32, offset: u64, count: usize)
     if output.flags().contains(OpenFlags::APPEND) {
         return Err(Errno::EINVAL.into());
     }
+    if input.attr()?.is_dir() {
+        return Err(Errno::EINVAL.into());
+    }
     let start = match offset {
         0 => input.with_position(|p| *p),
-        addr => cx.mm().read_obj::<u64>(addr)?,
+        addr => {
+            let at = cx.mm().read_obj::<u64>(addr)?;
+            positioned(cx, from)?;
+            at
+        }
     };
     if start.cast_signed() < 0 {
         return Err(Errno::EINVAL.into());
@@ -439,16 +456,21 @@ pub fn copy_file_range(
     if flags != 0 {
         return Err(Errno::EINVAL.into());
     }
-    let input = readable(cx, from)?;
-    let output = writable(cx, to)?;
-    if output.flags().contains(OpenFlags::APPEND) {
+    let (input, output) = (file(cx, from)?, file(cx, to)?);
+    for file in [&input, &output] {
+        if file.attr()?.is_dir() {
+            return Err(Errno::EISDIR.into());
+        }
+    }
+    if !input.readable()
+        || !output.writable()
+        || output.flags().contains(OpenFlags::APPEND)
+        || input.flags().contains(OpenFlags::PATH)
+    {
         return Err(Errno::EBADF.into());
     }
     for file in [&input, &output] {
         let attr = file.attr()?;
-        if attr.is_dir() {
-            return Err(Errno::EISDIR.into());
-        }
         // The monitor's own streams keep their position on the host.
         if !attr.is_regular() || file.path.is_none() {
             return Err(Errno::EINVAL.into());
@@ -509,7 +531,8 @@ pub fn sync_file_range(cx: &mut Cx<'_>, fd: i32, at: i64, len: i64, flags: u32) 
         return Err(Errno::EINVAL.into());
     }
     let file = file(cx, fd)?;
-    if file.path.is_none() {
+    let attr = file.attr()?;
+    if file.path.is_none() || !(attr.is_regular() || attr.is_dir()) {
         return Err(Errno::ESPIPE.into());
     }
     file.ops.sync(&file, true)?;
@@ -518,7 +541,7 @@ pub fn sync_file_range(cx: &mut Cx<'_>, fd: i32, at: i64, len: i64, flags: u32) 
 /// fadvise64(2): all advice is taken and none needed.
 pub fn fadvise64(cx: &mut Cx<'_>, fd: i32, _at: i64, len: i64, advice: u32) -> SysResult {
     let file = file(cx, fd)?;
-    if file.path.is_none() && file.ops.object().is_err() {
+    if file.attr()?.mode & crate::fs::inode::mode::FMT == crate::fs::inode::mode::FIFO {
         return Err(Errno::ESPIPE.into());
     }
     if len < 0 || advice > 5 {
@@ -538,7 +561,7 @@ pub fn ftruncate(cx: &mut Cx<'_>, fd: i32, len: i64) -> SysResult {
     if !file.writable() || !file.attr()?.is_regular() {
         return Err(Errno::EINVAL.into());
     }
-    check_size(cx, len)?;
+    check_size(cx, &file.attr()?, len)?;
     let inode = super::path::inode(&file, Errno::EINVAL)?;
     crate::fs::vfs::truncate(&Actor::of(cx.task), &inode, len)?;
     if let Some(path) = &file.path {
@@ -560,13 +583,17 @@ pub fn truncate(cx: &mut Cx<'_>, addr: u64, len: i64) -> SysResult {
     }
     path.mount.writable()?;
     perm::check(&who.creds, &attr, perm::WRITE)?;
-    check_size(cx, len)?;
+    check_size(cx, &attr, len)?;
+    if let Some((queue, until)) = path.inode().common().leases.admit(cx.kernel(), true) {
+        return Err(Wait::on(queue).until(Some(until)).into());
+    }
     crate::fs::vfs::truncate(&who, path.inode(), len)?;
     inotify::changed(&path, Events::MODIFY);
     Ok(0)
 }
-fn check_size(cx: &Cx<'_>, len: u64) -> Result<(), Errno> {
-    if len > cx.task.process.limit(rlimit::FSIZE) {
+/// RLIMIT_FSIZE holds for files that grow.
+fn check_size(cx: &Cx<'_>, attr: &Attr, len: u64) -> Result<(), Errno> {
+    if len > attr.size && len > cx.task.process.limit(rlimit::FSIZE) {
         cx.task.send(SigInfo::kernel(number::SIGXFSZ));
         return Err(Errno::EFBIG);
     }
@@ -587,7 +614,7 @@ pub fn fallocate(cx: &mut Cx<'_>, fd: i32, mode: u32, at: i64, len: i64) -> SysR
         _ => return Err(Errno::ENODEV.into()),
     }
     if mode & 1 == 0 {
-        check_size(cx, at.saturating_add(len))?;
+        check_size(cx, &file.attr()?, at.saturating_add(len))?;
     }
     file.ops.allocate(&file, mode, at, len)?;
     told(cx, &file, Events::MODIFY);
@@ -602,6 +629,16 @@ const FIONREAD: u32 = 0x541b;
 const FICLONE: u32 = 0x4004_9409;
 const FICLONERANGE: u32 = 0x4020_940d;
 
+const FIGETBSZ: u32 = 2;
+const FIOQSIZE: u32 = 0x5460;
+const FS_IOC_GETFLAGS: u32 = 0x8008_6601;
+
+/// A regular file or directory with a place.
+fn on_disk(file: &OpenFile) -> Result<bool, Errno> {
+    let attr = file.attr()?;
+    Ok(file.path.is_some() && (attr.is_regular() || attr.is_dir()))
+}
+
 /// ioctl(2): what every file has; the rest is the kind's.
 pub fn ioctl(cx: &mut Cx<'_>, fd: i32, command: u32, arg: u64) -> SysResult {
     let file = file(cx, fd)?;
@@ -613,11 +650,19 @@ pub fn ioctl(cx: &mut Cx<'_>, fd: i32, command: u32, arg: u64) -> SysResult {
             let mut flags = file.flags();
             flags.set(bit, on != 0);
             file.set_flags(flags);
+            crate::fs::async_io::Async::follow(cx.kernel(), &file, fd);
         }
         FIONREAD if file.path.is_some() && file.attr()?.is_regular() => {
             let left = file.attr()?.size.saturating_sub(file.with_position(|p| *p));
             cx.mm().write_obj(arg, &left.low_i32())?;
         }
+        FIGETBSZ => {
+            let block = file.attr()?.blksize;
+            cx.mm().write_obj(arg, &block)?;
+        }
+        FIOQSIZE if on_disk(&file)? => cx.mm().write_obj(arg, &file.attr()?.size)?,
+        // No inode flag is ever set.
+        FS_IOC_GETFLAGS if on_disk(&file)? => cx.mm().write_obj(arg, &0u32)?,
         FICLONE | FICLONERANGE => return Err(Errno::EOPNOTSUPP.into()),
         _ => return file.ops.ioctl(cx, &file, command, arg),
     }

@@ -388,9 +388,9 @@ fn write_control(
     cloexec: bool,
 ) -> Result<Control, Errno> {
     let mut control = Control { bytes: Vec::new(), room: room.size(), truncated: false };
-    let (pass_cred, packet_info) = {
+    let (pass_cred, packet_info, stored) = {
         let options = socket.ops.endpoint().options();
-        (options.pass_cred, options.packet_info)
+        (options.pass_cred, options.packet_info, options.stored.clone())
     };
     if pass_cred && matches!(socket.family, Family::Unix | Family::Netlink) {
         let creds = got.creds.unwrap_or(Ucred { pid: 0, uid: 65534, gid: 65534 });
@@ -411,6 +411,24 @@ fn write_control(
                 data.extend(1i32.to_ne_bytes());
                 control.put(41, 50, &data);
             }
+        }
+    }
+    if socket.kind == Kind::Datagram {
+        // Every datagram came by loopback with a fresh TTL and no class.
+        let asked = |level, name| stored.get(&(level, name)).is_some_and(|v| *v != 0);
+        const TTL: i32 = 64;
+        // IP_RECVTTL, IP_RECVTOS; IPV6_RECVHOPLIMIT, IPV6_RECVTCLASS.
+        if asked(0, 12) && socket.family == Family::V4 {
+            control.put(0, 2, &TTL.to_ne_bytes());
+        }
+        if asked(0, 13) && socket.family == Family::V4 {
+            control.put(0, 1, &[0]);
+        }
+        if asked(41, 51) && socket.family == Family::V6 {
+            control.put(41, 52, &TTL.to_ne_bytes());
+        }
+        if asked(41, 66) && socket.family == Family::V6 {
+            control.put(41, 67, &0i32.to_ne_bytes());
         }
     }
     if !got.files.is_empty() {

@@ -83,7 +83,22 @@ pub fn pidfd_open(cx: &mut Cx<'_>, pid: i32, flags: u32) -> SysResult {
     Ok(ret_i32(cx.install(file, true)?))
 }
 
-/// pidfd_send_signal(2), without its flags.
+/// The process a pidfd or an open /proc/PID stands for.
+fn process_at(
+    cx: &Cx<'_>,
+    fd: i32,
+) -> Result<std::sync::Arc<crate::task::process::Process>, Errno> {
+    let file = cx.files().entry(fd)?.file;
+    if let Some(pidfd) = file.downcast::<PidFd>() {
+        return Ok(pidfd.process.clone());
+    }
+    let path = file.path.as_ref().ok_or(Errno::EBADF)?;
+    let pid = crate::fs::procfs::pid_of(&**path.inode()).ok_or(Errno::EBADF)?;
+    cx.kernel().tasks.process(pid).ok_or(Errno::ESRCH)
+}
+
+/// pidfd_send_signal(2). A process's pidfd reaches the process, whatever PIDFD_SIGNAL_* says of
+/// threads; PIDFD_SIGNAL_PROCESS_GROUP is refused.
 pub fn pidfd_send_signal(
     cx: &mut Cx<'_>,
     fd: i32,
@@ -91,11 +106,11 @@ pub fn pidfd_send_signal(
     info: u64,
     flags: u32,
 ) -> SysResult {
-    if flags != 0 {
+    const THREAD_GROUP: u32 = 2;
+    if flags & !THREAD_GROUP != 0 {
         return Err(Errno::EINVAL.into());
     }
-    let file = cx.files().get(fd)?;
-    let process = file.downcast::<PidFd>().ok_or(Errno::EBADF)?.process.clone();
+    let process = process_at(cx, fd)?;
     let signal = u8::try_from(signal).ok().filter(|s| *s <= 64).ok_or(Errno::EINVAL)?;
     let own = &cx.task.process;
     let creds = cx.task.creds();

@@ -12,6 +12,7 @@ use crate::{
     task::{
         process::{Process, rlimit},
         status::Usage,
+        table::TaskTable,
     },
 };
 
@@ -133,7 +134,18 @@ pub fn prlimit64(cx: &mut Cx<'_>, pid: i32, number: u32, new: u64, old: u64) -> 
     };
     if target.pid != own.pid {
         let me = cx.task.creds();
-        let other = target.any_thread().ok_or(Errno::ESRCH)?.creds();
+        // The kernel's own processes have no thread and are nobody's to change.
+        let Some(other) = target.any_thread().map(|t| t.creds()) else {
+            let phantom = TaskTable::is_phantom(target.pid);
+            if !phantom || wanted.is_some() || !me.capable(cap::SYS_RESOURCE) {
+                return Err(if phantom { Errno::EPERM } else { Errno::ESRCH }.into());
+            }
+            let (soft, hard) = target.limits()[resource];
+            if old != 0 {
+                cx.mm().write_obj(old, &[soft, hard])?;
+            }
+            return Ok(0);
+        };
         let same = [other.uid, other.euid, other.suid].iter().all(|u| *u == me.uid)
             && [other.gid, other.egid, other.sgid].iter().all(|g| *g == me.gid);
         if !same && !me.capable(cap::SYS_RESOURCE) {
@@ -150,11 +162,18 @@ pub fn prlimit64(cx: &mut Cx<'_>, pid: i32, number: u32, new: u64, old: u64) -> 
     Ok(0)
 }
 
-const PRIO_PROCESS: u32 = 0;
-const PRIO_PGRP: u32 = 1;
-const PRIO_USER: u32 = 2;
+/// Of getpriority(2): one process.
+pub const PRIO_PROCESS: u32 = 0;
+/// A process group.
+pub const PRIO_PGRP: u32 = 1;
+/// All processes of a user.
+pub const PRIO_USER: u32 = 2;
 
-fn chosen(
+/// The tasks getpriority(2) and ioprio_get(2) mean.
+///
+/// # Errors
+/// EINVAL for an unknown kind, ESRCH if there are none.
+pub fn chosen(
     cx: &Cx<'_>,
     which: u32,
     who: i32,
@@ -179,6 +198,9 @@ fn chosen(
 
 /// getpriority(2), the raw call: 20 minus the nice value.
 pub fn getpriority(cx: &mut Cx<'_>, which: u32, who: i32) -> SysResult {
+    if which == PRIO_PROCESS && TaskTable::is_phantom(who) {
+        return Ok(20);
+    }
     let found = chosen(cx, which, who)?;
     let nice = found.iter().map(|t| t.nice.load(Ordering::Relaxed)).min().unwrap_or(0);
     Ok(ret_i32(20 - nice))
@@ -187,6 +209,9 @@ pub fn getpriority(cx: &mut Cx<'_>, which: u32, who: i32) -> SysResult {
 pub fn setpriority(cx: &mut Cx<'_>, which: u32, who: i32, nice: i32) -> SysResult {
     let nice = nice.clamp(-20, 19);
     let me = cx.task.creds();
+    if which == PRIO_PROCESS && TaskTable::is_phantom(who) {
+        return Err(Errno::EPERM.into());
+    }
     for task in chosen(cx, which, who)? {
         let other = task.creds();
         if me.euid != other.euid && me.euid != other.uid && !me.capable(cap::SYS_NICE) {

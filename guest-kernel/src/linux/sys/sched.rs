@@ -7,7 +7,7 @@ use crate::{
     creds::cap,
     error::{Errno, SysResult},
     num::Word,
-    task::Task,
+    task::{Task, table::TaskTable},
 };
 
 const FIFO: u32 = 1;
@@ -16,12 +16,22 @@ const IDLE: u32 = 5;
 /// SCHED_RESET_ON_FORK.
 const RESET: u32 = 0x4000_0000;
 
-fn target(cx: &Cx<'_>, pid: i32) -> Result<Arc<Task>, Errno> {
+/// The task a call asks about; `None` for a process of the kernel's own.
+fn shown(cx: &Cx<'_>, pid: i32) -> Result<Option<Arc<Task>>, Errno> {
     match pid {
-        0 => Ok(cx.task.clone()),
+        0 => Ok(Some(cx.task.clone())),
         pid if pid < 0 => Err(Errno::EINVAL),
-        pid => cx.kernel().tasks.task(pid).ok_or(Errno::ESRCH),
+        pid if TaskTable::is_phantom(pid) => Ok(None),
+        pid => cx.kernel().tasks.task(pid).map(Some).ok_or(Errno::ESRCH),
     }
+}
+/// The task a call changes. The kernel's own processes are nobody's to change.
+fn target(cx: &Cx<'_>, pid: i32) -> Result<Arc<Task>, Errno> {
+    shown(cx, pid)?.ok_or(Errno::EPERM)
+}
+/// Policy and priority, as they are shown.
+fn policy_of(cx: &Cx<'_>, pid: i32) -> Result<(u32, i32), Errno> {
+    Ok(shown(cx, pid)?.map_or((0, 0), |t| (t.policy.load(Relaxed), t.priority.load(Relaxed))))
 }
 fn may_change(cx: &Cx<'_>, task: &Task) -> Result<(), Errno> {
     let (me, other) = (cx.task.creds(), task.creds());
@@ -68,7 +78,7 @@ pub fn sched_setscheduler(cx: &mut Cx<'_>, pid: i32, policy: i32, param: u64) ->
 }
 /// sched_getscheduler(2).
 pub fn sched_getscheduler(cx: &mut Cx<'_>, pid: i32) -> SysResult {
-    Ok(u64::from(target(cx, pid)?.policy.load(Relaxed)))
+    Ok(u64::from(policy_of(cx, pid)?.0))
 }
 /// sched_setparam(2).
 pub fn sched_setparam(cx: &mut Cx<'_>, pid: i32, param: u64) -> SysResult {
@@ -85,7 +95,7 @@ pub fn sched_getparam(cx: &mut Cx<'_>, pid: i32, param: u64) -> SysResult {
     if param == 0 {
         return Err(Errno::EINVAL.into());
     }
-    let priority = target(cx, pid)?.priority.load(Relaxed);
+    let (_, priority) = policy_of(cx, pid)?;
     cx.mm().write_obj(param, &priority)?;
     Ok(0)
 }
@@ -107,7 +117,7 @@ pub fn sched_get_priority_min(_cx: &mut Cx<'_>, policy: i32) -> SysResult {
 }
 /// sched_rr_get_interval(2).
 pub fn sched_rr_get_interval(cx: &mut Cx<'_>, pid: i32, addr: u64) -> SysResult {
-    let nanos: i64 = match target(cx, pid)?.policy.load(Relaxed) & !RESET {
+    let nanos: i64 = match policy_of(cx, pid)?.0 & !RESET {
         FIFO => 0,
         RR => 100_000_000,
         _ => 4_000_000,
@@ -125,13 +135,17 @@ fn all_cpus(cx: &Cx<'_>) -> Vec<u8> {
     }
     mask
 }
+/// For the affinity calls a negative pid is one that nobody has.
+fn no_pid(errno: Errno) -> Errno {
+    if errno == Errno::EINVAL { Errno::ESRCH } else { errno }
+}
 /// sched_setaffinity(2): kept and shown.
 pub fn sched_setaffinity(cx: &mut Cx<'_>, pid: i32, len: u32, addr: u64) -> SysResult {
     let all = all_cpus(cx);
     let mut mask = vec![0; all.len()];
     let len = len.size().min(mask.len());
     cx.mm().read_bytes(addr, &mut mask[..len])?;
-    let task = target(cx, pid)?;
+    let task = target(cx, pid).map_err(no_pid)?;
     may_change(cx, &task)?;
     for (byte, allowed) in mask.iter_mut().zip(&all) {
         *byte &= allowed;
@@ -148,7 +162,7 @@ pub fn sched_getaffinity(cx: &mut Cx<'_>, pid: i32, len: u32, addr: u64) -> SysR
     if len.size() < all.len() || !len.is_multiple_of(8) {
         return Err(Errno::EINVAL.into());
     }
-    let mask = target(cx, pid)?.affinity().unwrap_or(all);
+    let mask = shown(cx, pid).map_err(no_pid)?.and_then(|t| t.affinity()).unwrap_or(all);
     cx.mm().write_bytes(addr, &mask)?;
     Ok(mask.len() as u64)
 }
@@ -173,7 +187,7 @@ pub fn sched_setattr(cx: &mut Cx<'_>, pid: i32, addr: u64, flags: u32) -> SysRes
     }
     let mm = cx.mm();
     let size: u32 = mm.read_obj(addr)?;
-    if size != 0 && size.size() < ATTR_SIZE {
+    if (size != 0 && size.size() < ATTR_SIZE) || size > 4096 {
         mm.write_obj(addr, &(ATTR_SIZE as u64).low_u32())?;
         return Err(Errno::E2BIG.into());
     }
@@ -191,15 +205,15 @@ pub fn sched_getattr(cx: &mut Cx<'_>, pid: i32, addr: u64, size: u32, flags: u32
     if addr == 0 || pid < 0 || flags != 0 || size.size() < ATTR_SIZE || size > 4096 {
         return Err(Errno::EINVAL.into());
     }
-    let task = target(cx, pid)?;
-    let policy = task.policy.load(Relaxed) & !RESET;
+    let (policy, priority) = policy_of(cx, pid)?;
+    let nice = shown(cx, pid)?.map_or(0, |t| t.nice.load(Relaxed));
     let words = [
         48u32,
-        policy,
+        policy & !RESET,
         0,
         0,
-        task.nice.load(Relaxed).cast_unsigned(),
-        task.priority.load(Relaxed).cast_unsigned(),
+        nice.cast_unsigned(),
+        priority.cast_unsigned(),
         0,
         0,
         0,

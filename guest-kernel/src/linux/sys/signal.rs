@@ -19,7 +19,7 @@ use crate::{
         number::SIGCHLD,
         send::may_signal,
     },
-    task::{Task, process::Process},
+    task::{Task, process::Process, table::TaskTable},
 };
 
 /// `sizeof(sigset_t)` of the kernel.
@@ -286,6 +286,12 @@ fn thread(cx: &Cx<'_>, tgid: Option<i32>, tid: i32) -> Result<Arc<Task>, Errno> 
 }
 
 fn kill_thread(cx: &Cx<'_>, tgid: Option<i32>, tid: i32, signal: i32) -> SysResult {
+    if TaskTable::is_phantom(tid) && tgid.is_none_or(|t| t == tid) {
+        // As kill(2): the kernel's own processes take no signal.
+        let signal = number_or_probe(signal)?;
+        let process = cx.kernel().tasks.process(tid).ok_or(Errno::ESRCH)?;
+        return if permitted(cx, &process, signal) { Ok(0) } else { Err(Errno::EPERM.into()) };
+    }
     let task = thread(cx, tgid, tid)?;
     let signal = number_or_probe(signal)?;
     if !permitted(cx, &task.process, signal) {

@@ -65,7 +65,7 @@ fn kind_of(kind: u32) -> Result<Kind, Errno> {
         2 => Ok(Kind::Datagram),
         3 => Ok(Kind::Raw),
         5 => Ok(Kind::SeqPacket),
-        4 | 6 | 10 => Err(Errno::ESOCKTNOSUPPORT),
+        0 | 4 | 6 | 10 => Err(Errno::ESOCKTNOSUPPORT),
         _ => Err(Errno::EINVAL),
     }
 }

@@ -2,20 +2,26 @@
 
 use std::time::Duration;
 
-use super::socket::{file_of, socket_of};
+use super::{
+    socket::{file_of, socket_of},
+    sockopt_known::{Setting, readable, setting},
+};
 use crate::{
     call::Cx,
     error::{Errno, SysResult},
-    net::{Family, Kind, Socket, options::BUFFER_MAX},
+    net::{
+        Family, Kind, Socket,
+        options::{BUFFER_MAX, Options},
+    },
     num::Word,
 };
 
-const SOL_SOCKET: i32 = 1;
+pub(super) const SOL_SOCKET: i32 = 1;
 const SOL_NETLINK: i32 = 270;
-const IPPROTO_IP: i32 = 0;
-const IPPROTO_TCP: i32 = 6;
-const IPPROTO_UDP: i32 = 17;
-const IPPROTO_IPV6: i32 = 41;
+pub(super) const IPPROTO_IP: i32 = 0;
+pub(super) const IPPROTO_TCP: i32 = 6;
+pub(super) const IPPROTO_UDP: i32 = 17;
+pub(super) const IPPROTO_IPV6: i32 = 41;
 
 /// SO_* numbers of SOL_SOCKET.
 mod so {
@@ -46,8 +52,6 @@ mod so {
     pub const MARK: i32 = 36;
     pub const PROTOCOL: i32 = 38;
     pub const DOMAIN: i32 = 39;
-    /// The last number that exists.
-    pub const LAST: i32 = 80;
 }
 
 /// setsockopt(2).
@@ -84,7 +88,12 @@ fn set_socket(
     int: Option<i32>,
     bytes: &[u8],
 ) -> Result<(), Errno> {
-    let value = int.ok_or(Errno::EINVAL)?;
+    const BIND_TO_DEVICE: i32 = 25;
+    let value = match int {
+        // A name, which may be short.
+        None if name == BIND_TO_DEVICE => 0,
+        int => int.ok_or(Errno::EINVAL)?,
+    };
     let on = value != 0;
     let buffer = |value: i32| usize::try_from(value).unwrap_or(BUFFER_MAX).min(BUFFER_MAX) * 2;
     let mut options = socket.ops.endpoint().options();
@@ -132,10 +141,35 @@ fn set_socket(
         so::DEBUG | so::DONTROUTE | so::OOBINLINE | so::NO_CHECK => {
             options.stored.insert((SOL_SOCKET, name), i32::from(on));
         }
-        _ if (1..=so::LAST).contains(&name) => {
+        so::MARK => {
             options.stored.insert((SOL_SOCKET, name), value);
         }
-        _ => return Err(Errno::ENOPROTOOPT),
+        so::PRIORITY => {
+            options.stored.insert((SOL_SOCKET, name), value);
+        }
+        _ => other(&mut options, SOL_SOCKET, name, int, bytes)?,
+    }
+    Ok(())
+}
+
+/// An option without effect.
+fn other(
+    options: &mut Options,
+    level: i32,
+    name: i32,
+    value: Option<i32>,
+    bytes: &[u8],
+) -> Result<(), Errno> {
+    match setting(level, name, bytes)? {
+        Setting::Nothing => {}
+        Setting::Store => {
+            options.stored.insert((level, name), value.ok_or(Errno::EINVAL)?);
+        }
+        Setting::Join(group) => *options.stored.entry((level, group)).or_default() += 1,
+        Setting::Leave(group) => {
+            let joined = options.stored.get_mut(&(level, group)).filter(|n| **n > 0);
+            *joined.ok_or(Errno::EADDRNOTAVAIL)? -= 1;
+        }
     }
     Ok(())
 }
@@ -205,10 +239,7 @@ fn set_inet(
         (IPPROTO_IP, 8) | (IPPROTO_IPV6, 49) => {
             options.packet_info = value.ok_or(Errno::EINVAL)? != 0;
         }
-        _ if (1..=255).contains(&name) => {
-            options.stored.insert((level, name), value.ok_or(Errno::EINVAL)?);
-        }
-        _ => return Err(Errno::ENOPROTOOPT),
+        _ => other(&mut options, level, name, value, bytes)?,
     }
     Ok(())
 }
@@ -247,14 +278,23 @@ pub fn getsockopt(
     let room = usize::try_from(room).map_err(|_| Errno::EINVAL)?;
     let bytes = match level {
         SOL_SOCKET => get_socket(socket, name)?,
-        IPPROTO_IP | IPPROTO_IPV6 | IPPROTO_TCP | IPPROTO_UDP => get_inet(socket, level, name)?,
+        IPPROTO_IP | IPPROTO_IPV6 | IPPROTO_TCP | IPPROTO_UDP => {
+            // Unlike setsockopt(2), IPv4's answer for another protocol's option.
+            match check_level(socket, level) {
+                Err(_) if socket.family == Family::V4 => return Err(Errno::EOPNOTSUPP.into()),
+                checked => checked?,
+            }
+            get_inet(socket, level, name)?
+        }
         SOL_NETLINK if socket.family == Family::Netlink => {
             let options = socket.ops.endpoint().options();
             let value = options.stored.get(&(SOL_NETLINK, name)).copied();
             let known = NETLINK_FLAGS.contains(&name).then_some(0);
             value.or(known).ok_or(Errno::ENOPROTOOPT)?.to_ne_bytes().to_vec()
         }
-        _ if socket.family == Family::Unix => return Err(Errno::EOPNOTSUPP.into()),
+        _ if matches!(socket.family, Family::V4 | Family::Unix) => {
+            return Err(Errno::EOPNOTSUPP.into());
+        }
         _ => return Err(Errno::ENOPROTOOPT.into()),
     };
     let count = bytes.len().min(room);
@@ -323,13 +363,15 @@ fn get_socket(socket: &Socket, name: i32) -> Result<Vec<u8>, Errno> {
         so::DEBUG | so::DONTROUTE | so::OOBINLINE | so::NO_CHECK | so::PRIORITY | so::MARK => {
             options.stored.get(&(SOL_SOCKET, name)).copied().unwrap_or(0)
         }
-        _ => *options.stored.get(&(SOL_SOCKET, name)).ok_or(Errno::ENOPROTOOPT)?,
+        _ => {
+            readable(SOL_SOCKET, name)?;
+            options.stored.get(&(SOL_SOCKET, name)).copied().unwrap_or(0)
+        }
     };
     Ok(value.to_ne_bytes().to_vec())
 }
 
 fn get_inet(socket: &Socket, level: i32, name: i32) -> Result<Vec<u8>, Errno> {
-    check_level(socket, level)?;
     let options = socket.ops.endpoint().options();
     let default = match (level, name) {
         (IPPROTO_IPV6, 26) => i32::from(options.v6_only),
@@ -357,8 +399,10 @@ fn get_inet(socket: &Socket, level: i32, name: i32) -> Result<Vec<u8>, Errno> {
         }
         // TCP_CONGESTION.
         (IPPROTO_TCP, 13) => return Ok(b"cubic\0\0\0\0\0\0\0\0\0\0\0".to_vec()),
-        _ if (1..=255).contains(&name) => 0,
-        _ => return Err(Errno::ENOPROTOOPT),
+        _ => {
+            readable(level, name)?;
+            0
+        }
     };
     let value = options.stored.get(&(level, name)).copied().unwrap_or(default);
     Ok(value.to_ne_bytes().to_vec())

@@ -62,6 +62,9 @@ pub fn splice(
     if (pipe_in && from_at != 0) || (pipe_out && to_at != 0) {
         return Err(Errno::ESPIPE.into());
     }
+    if input.attr()?.is_dir() {
+        return Err(Errno::EINVAL.into());
+    }
     if same_pipe(&input, &output) || output.flags().contains(OpenFlags::APPEND) {
         return Err(Errno::EINVAL.into());
     }

@@ -78,8 +78,31 @@ pub fn wait4(cx: &mut Cx<'_>, pid: i32, status: u64, options: u32, usage: u64) -
     Ok(ret_i32(news.pid))
 }
 
-/// waitid(2).
+/// waitid(2). As on Linux, a failed call clears the fields it would have stored, so that a bad
+/// pointer is told before there being no child.
 pub fn waitid(
+    cx: &mut Cx<'_>,
+    idtype: u32,
+    id: i32,
+    info: u64,
+    options: u32,
+    usage: u64,
+) -> SysResult {
+    let result = wait_for(cx, idtype, id, info, options, usage);
+    if info != 0 && matches!(result, Err(Stop::Errno(_))) {
+        let none = SigInfo { signal: 0, code: 0, errno: 0, fields: SigFields::None };
+        store(cx, info, &none)?;
+    }
+    result
+}
+
+/// The kernel stores these fields one by one and leaves the rest of the union alone.
+fn store(cx: &Cx<'_>, info: u64, told: &SigInfo) -> Result<(), Errno> {
+    let raw = RawSigInfo::encode(told);
+    cx.mm().write_bytes(info, &zerocopy::IntoBytes::as_bytes(&raw)[..28])
+}
+
+fn wait_for(
     cx: &mut Cx<'_>,
     idtype: u32,
     id: i32,
@@ -135,8 +158,7 @@ pub fn waitid(
                 },
             },
         };
-        // The kernel stores these fields one by one and leaves the rest of the union alone.
-        mm.write_bytes(info, &zerocopy::IntoBytes::as_bytes(&RawSigInfo::encode(&told))[..28])?;
+        store(cx, info, &told)?;
     }
     Ok(0)
 }
