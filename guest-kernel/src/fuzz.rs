@@ -153,8 +153,11 @@ impl Netlink {
 pub fn addresses(bytes: &[u8]) {
     for family in [Family::Unix, Family::V4, Family::V6, Family::Netlink] {
         if let Ok(addr) = sockaddr::decode(bytes, family) {
-            let again = sockaddr::decode(&sockaddr::encode(&addr), family);
-            assert_eq!(again, Ok(addr));
+            let bytes = sockaddr::encode(&addr);
+            // The longest path has no room for its NUL, which is told all the same (unix(7), BUGS).
+            if bytes.len() <= sockaddr::UN_SIZE {
+                assert_eq!(sockaddr::decode(&bytes, family), Ok(addr));
+            }
         }
     }
 }
@@ -252,6 +255,7 @@ mod tests {
         let good = [
             b"\x01\0/tmp/socket\0".to_vec(),
             b"\x01\0\0abstract".to_vec(),
+            [&b"\x01\0"[..], &[b'p'; 108]].concat(),
             b"\x02\0\x1f\x90\x7f\0\0\x01\0\0\0\0\0\0\0\0".to_vec(),
             [&b"\x0a\0\x1f\x90\0\0\0\0"[..], &[0; 15], &[1, 0, 0, 0, 0]].concat(),
             b"\x10\0\0\0\x07\0\0\0\x01\0\0\0".to_vec(),

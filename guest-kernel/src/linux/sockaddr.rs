@@ -21,7 +21,7 @@ pub const AF_NETLINK: u16 = 16;
 /// `sizeof(struct sockaddr_storage)`.
 const STORAGE: usize = 128;
 /// `sizeof(struct sockaddr_un)`.
-const UN_SIZE: usize = 110;
+pub const UN_SIZE: usize = 110;
 
 fn word<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], Errno> {
     bytes.get(at..at + N).and_then(|b| b.try_into().ok()).ok_or(Errno::EINVAL)
