@@ -133,6 +133,17 @@ CASE(trees_of_their_own)
 	OK(readlink("/proc/self/ns/mnt", now, 63));
 	STR(now, was);
 	ERR(umount2("m", 0), EINVAL);
+	/* What is mounted in another tree does not hold a directory here. */
+	int held[2], go[2];
+	OK(pipe(held));
+	OK(pipe(go));
+	OK(mkdir("n", 0755));
+	p = CHILD(NEED(unshare(CLONE_NEWNS)); NEED(mount("t", "n", "tmpfs", 0, NULL)); char c = 0; write(held[1], &c, 1); close(go[1]); read(go[0], &c, 1));
+	char c;
+	EQ(read(held[0], &c, 1), 1);
+	OK(rmdir("n"));
+	close(go[1]);
+	EQ(reap(p), 0);
 }
 
 CASE(pivot)

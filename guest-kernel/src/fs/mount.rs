@@ -271,6 +271,13 @@ impl Namespace {
         }
         path
     }
+    /// Something is mounted on `dentry` in this tree. What other trees have there keeps nobody from
+    /// removing or renaming it (`is_local_mountpoint()` in Linux).
+    #[must_use]
+    pub fn mounts_on(&self, dentry: &Arc<Dentry>) -> bool {
+        let on = |m: &Arc<Mount>| m.mountpoint().is_some_and(|p| Arc::ptr_eq(&p.dentry, dentry));
+        dentry.is_mountpoint() && self.mounts().iter().any(on)
+    }
     /// `mount` is part of this tree.
     #[must_use]
     pub fn holds(&self, mount: &Arc<Mount>) -> bool {

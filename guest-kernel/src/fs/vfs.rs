@@ -152,7 +152,7 @@ pub fn unlink(who: &Actor, start: &Path, path: &[u8], dir: bool) -> Result<(), E
     if !dir && attr.is_dir() {
         return Err(Errno::EISDIR);
     }
-    if victim.is_mountpoint() {
+    if who.fs.namespace().mounts_on(&victim) {
         return Err(Errno::EBUSY);
     }
     at.inode().unlink(who, &name, dir)?;
@@ -248,7 +248,7 @@ pub fn rename(
             if !exchange && attr.is_dir() != victim.is_dir() {
                 return Err(if attr.is_dir() { Errno::ENOTDIR } else { Errno::EISDIR });
             }
-            if target.is_mountpoint() {
+            if who.fs.namespace().mounts_on(&target) {
                 return Err(Errno::EBUSY);
             }
         }
@@ -258,7 +258,7 @@ pub fn rename(
     if reparents && attr.is_dir() {
         perm::check(&who.creds, &attr, perm::WRITE)?;
     }
-    if moving.is_mountpoint() {
+    if who.fs.namespace().mounts_on(&moving) {
         return Err(Errno::EBUSY);
     }
     if target.as_ref().is_some_and(|t| Arc::ptr_eq(t.inode(), moving.inode())) {
