@@ -221,17 +221,13 @@ impl Frames {
     }
 
     /// An aligned run of [`BLOCK_FRAMES`] zeroed frames, each counted once and owned by the caller
-    /// (see [`Frame::from_gpa`]). With `warm`, only one whose host memory is still committed.
+    /// (see [`Frame::from_gpa`]).
     #[must_use]
-    pub fn alloc_block(self: &Arc<Self>, warm: bool) -> Option<Gpa> {
+    pub fn alloc_block(self: &Arc<Self>) -> Option<Gpa> {
         let (block, dirty, mapped) = {
             let mut pool = self.pool();
             // Zeroing costs a third of what the host wants for memory it has to find.
-            let block = match pool.warm.pop() {
-                None if warm => return None,
-                None => pool.cold.pop()?,
-                Some(block) => block,
-            };
+            let block = pool.warm.pop().or_else(|| pool.cold.pop())?;
             let entry = &mut pool.blocks[block];
             let (dirty, mapped) = (entry.dirty, entry.mapped);
             entry.mapped |= dirty == [u64::MAX; WORDS];

@@ -64,7 +64,7 @@ impl ClockLine {
     #[must_use]
     pub fn passed(&self, tsc: u64) -> u64 {
         // Counters of different CPUs may differ by a few ticks.
-        let ticks = if tsc < self.tsc { 0 } else { tsc - self.tsc };
+        let ticks = tsc.saturating_sub(self.tsc);
         u64::try_from((u128::from(ticks) * u128::from(self.slope)) >> 32).unwrap_or(u64::MAX)
     }
 }

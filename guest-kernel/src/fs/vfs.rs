@@ -248,7 +248,7 @@ pub fn rename(
             if !exchange && attr.is_dir() != victim.is_dir() {
                 return Err(if attr.is_dir() { Errno::ENOTDIR } else { Errno::EISDIR });
             }
-            if who.fs.namespace().mounts_on(&target) {
+            if who.fs.namespace().mounts_on(target) {
                 return Err(Errno::EBUSY);
             }
         }

@@ -108,7 +108,7 @@ fn build() -> Vec<u8> {
     let code_at = image.push(CODE);
     let (field, end) = DISPLACEMENT;
     let field = usize::try_from(code_at).unwrap_or(0) + field;
-    let displacement = -(PAGE_SIZE.cast_signed() + code_at.cast_signed() + end as i64);
+    let displacement = -(PAGE_SIZE.cast_signed() + code_at.cast_signed() + end);
     image.0[field..field + 4]
         .copy_from_slice(&displacement.cast_unsigned().low_i32().to_le_bytes());
 

@@ -13,7 +13,7 @@ pub(super) const FUNCTIONS: [(&str, usize); 5] = [
     ("__vdso_clock_getres", 0x100),
 ];
 /// Where the displacement of the data page stands, and the instruction's end it counts from.
-pub(super) const DISPLACEMENT: (usize, usize) = (0x0a, 0x0e);
+pub(super) const DISPLACEMENT: (usize, i64) = (0x0a, 0x0e);
 
 /// The code.
 #[rustfmt::skip]

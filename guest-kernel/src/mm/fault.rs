@@ -236,11 +236,11 @@ impl Mm {
             PAGE_SIZE
         };
         let (start, end) = window(vma, page, size);
-        match self.fill_anon(inner, start, end, vma.access(), false) {
+        match self.fill_anon(inner, start, end, vma.access()) {
             Ok(()) => Ok(()),
             Err(_) if inner.pages.get(page).is_some() => Ok(()),
             Err(_) => self
-                .fill_anon(inner, page, page + PAGE_SIZE, vma.access(), false)
+                .fill_anon(inner, page, page + PAGE_SIZE, vma.access())
                 .map_err(|_| MemFault::OutOfMemory),
         }
     }
@@ -319,7 +319,7 @@ impl Mm {
                 continue;
             }
             if vma.is_private_anon() {
-                if self.fill_anon(inner, from, to, vma.access(), false).is_err() {
+                if self.fill_anon(inner, from, to, vma.access()).is_err() {
                     return;
                 }
                 continue;

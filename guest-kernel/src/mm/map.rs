@@ -83,12 +83,9 @@ impl MapRequest {
     }
 }
 
-/// Largest mapping that is filled as it is made.
-const FILL_AHEAD: u64 = 64 << 20;
-/// Of a mapping, what is filled as it is made although the host has to find memory for it. Beyond that
-/// each 2 MiB is committed by a fault: committing one page at a time, as it is touched, costs three times
-/// as much on hosts that shadow page tables, and nobody knows that all of it will be.
-const FILL_COLD: u64 = CHUNK_SIZE;
+/// Largest mapping that is filled as it is made. Of larger ones each 2 MiB is filled by a fault: one for 512
+/// pages costs nothing next to zeroing them, and nobody knows that all of it will be touched.
+const FILL_AHEAD: u64 = CHUNK_SIZE;
 /// Of a thread's stack, what is filled as it is made.
 const FILL_STACK: u64 = 128 << 10;
 /// Of reserved memory made accessible, what is filled at once.
@@ -281,29 +278,24 @@ impl Mm {
             return;
         }
         // A failure leaves pages for their faults to fill, or to report.
-        let _ = self.fill_anon(inner, start, end, vma.access(), end - start > FILL_COLD);
+        let _ = self.fill_anon(inner, start, end, vma.access());
     }
 
-    /// Gives the holes of `[start, end)` zeroed frames, whole blocks where they fit. With `warm`, leaves
-    /// out whole blocks for which the host would have to find memory.
+    /// Gives the holes of `[start, end)` zeroed frames, whole blocks where they fit.
     pub(super) fn fill_anon(
         &self,
         inner: &mut Inner,
         start: u64,
         end: u64,
         access: Prot,
-        warm: bool,
     ) -> Result<(), Errno> {
         let mut at = start;
         while at < end {
             let whole = at.is_multiple_of(CHUNK_SIZE) && end - at >= CHUNK_SIZE;
-            let empty = whole && inner.pages.is_empty_range(at, at + CHUNK_SIZE);
-            let block = if empty { self.frames().alloc_block(warm) } else { None };
-            if empty && warm && block.is_none() {
-                at += CHUNK_SIZE;
-                continue;
-            }
-            if let Some(block) = block {
+            if whole
+                && inner.pages.is_empty_range(at, at + CHUNK_SIZE)
+                && let Some(block) = self.frames().alloc_block()
+            {
                 for offset in (0..CHUNK_SIZE).step_by(4096) {
                     let gpa = crate::platform::Gpa(block.0 + offset);
                     inner.pages.set(at + offset, Pte::new(gpa, access, true));

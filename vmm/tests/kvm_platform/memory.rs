@@ -69,8 +69,8 @@ fn edits_are_seen_at_once() {
 fn large_entries_split_and_come_back() {
     let Some(vm) = Vm::new(touches()) else { return };
     let mut cpu = vm.cpu();
-    let block = vm.ram.frames.alloc_block(false).expect("a block");
-    let other = vm.ram.frames.alloc_block(false).expect("a block");
+    let block = vm.ram.frames.alloc_block().expect("a block");
+    let other = vm.ram.frames.alloc_block().expect("a block");
     let (len, va) = (2 << 20, 0x4000_0000u64);
     for page in 0..512u64 {
         for (base, tag) in [(block, 0x1000), (other, 0x2000)] {

@@ -43,7 +43,7 @@ pub(super) struct Image {
 impl Image {
     /// Loads the embedded image and maps it, the gate supervisor-only.
     pub(super) fn load(ram: &GuestRam) -> Result<Image, KvmError> {
-        let block = ram.frames.alloc_block(false).ok_or(KvmError::Memory)?;
+        let block = ram.frames.alloc_block().ok_or(KvmError::Memory)?;
         let bad = |what: String| KvmError::Firmware(what);
         Elf::load(
             &**ram.frames.memory(),
