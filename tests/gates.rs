@@ -2,7 +2,7 @@
 //!
 //! `--gate auto` is what all other suites run with.
 
-use trapgate_tests::{Backend, Link, same_with};
+use trapgate_tests::{Backend, Link, Run, same_with};
 
 macro_rules! gates {
     ($($name:ident)*) => {
@@ -18,6 +18,20 @@ macro_rules! gates {
             }
         })*
     };
+}
+
+/// However many servers there are, all of them end with the VM.
+#[test]
+fn several_servers_end() {
+    if !Backend::Kvm.usable("several_servers_end") {
+        return;
+    }
+    for gate in ["auto", "ring"] {
+        let options = ["--gate", gate, "--ring-servers", "3"];
+        let got = Run::new(Backend::Kvm, "/bin/echo", ["done"]).monitor(options).go();
+        assert_eq!((got.status, got.timed_out), (0, false), "--gate {gate}: {}", got.stderr);
+        assert_eq!(got.stdout, "done\n");
+    }
 }
 
 gates! {

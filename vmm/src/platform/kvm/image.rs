@@ -111,7 +111,7 @@ impl Image {
     /// Where the gates' phases begin: the ring-3 gate's and the ring-0 gate's.
     pub(super) fn phases(&self, ram: &GuestRam) -> [Phases; 2] {
         [0, Phases::SIZE].map(|gate| {
-            let from = usize::try_from(layout::PHASES - layout::IMAGE).unwrap_or(0) + gate;
+            let from = at(layout::PHASES - layout::IMAGE) + gate;
             let mut bytes = [0; Phases::SIZE];
             // Inside the image's first page: this cannot fail.
             let _ = ram.frames.slice(self.block, 4096).read_slice(&mut bytes, from);
@@ -161,9 +161,14 @@ pub(super) fn write_tables(ram: &GuestRam, gpa: Gpa, va: u64, user_gate: bool) -
     let bytes: Vec<u8> = gdt.iter().flat_map(|entry| entry.to_le_bytes()).collect();
     let page = ram.frames.slice(gpa, 4096);
     // Both lie inside the page: these cannot fail.
-    let _ = page.write_slice(&bytes, usize::try_from(layout::VCPU_GDT).unwrap_or(0));
-    let _ = page.write_slice(&tss, usize::try_from(layout::VCPU_TSS).unwrap_or(0));
+    let _ = page.write_slice(&bytes, at(layout::VCPU_GDT));
+    let _ = page.write_slice(&tss, at(layout::VCPU_TSS));
     limit
+}
+
+/// An offset of `layout` within a page, as vm-memory takes it.
+pub(super) fn at(offset: u64) -> usize {
+    usize::try_from(offset).unwrap_or(0)
 }
 
 /// The index of `va` in the table whose entries cover `1 << shift` bytes.

@@ -4,7 +4,7 @@
 //! One call at most is in a ring: the thread that made it waits. Words in the page belong to the guest
 //! and are hostile; what they can do is give that guest other answers. Which thread of the monitor acts
 //! for the guest never follows from them: a server serves a ring only while it is *open*, that is, while
-//! its vCPU is in KVM_RUN, and holds the ring's lock meanwhile; [`Ring::close`] takes that lock. So a
+//! its vCPU is in KVM_RUN, and holds the ring's lock meanwhile; [`Ring::settle`] takes that lock. So a
 //! CPU's own thread and a server never act for one guest thread at once.
 
 use std::sync::{
@@ -19,7 +19,11 @@ use trapgate_kernel::{
 };
 use vm_memory::{Bytes, VolatileSlice};
 
-use super::{Kind, Machine, image::index, space::pte, space::table};
+use super::{
+    Kind, Machine,
+    image::{at, index},
+    space::{pte, table},
+};
 
 /// Idle rings kept for the next CPU.
 const SPARE: usize = 32;
@@ -42,10 +46,6 @@ pub(super) enum Found {
     Call,
     /// A system call that has been answered: the registers are those after it.
     Answered,
-}
-
-fn at(offset: u64) -> usize {
-    usize::try_from(offset).unwrap_or(0)
 }
 
 impl Ring {
@@ -75,6 +75,9 @@ impl Ring {
     fn page(&self) -> VolatileSlice<'_> {
         self.ram.slice(self.pages[3], 4096)
     }
+    fn known(&self) -> VolatileSlice<'_> {
+        self.ram.slice(self.pages[4], 4096)
+    }
     fn word(&self, offset: u64) -> u64 {
         // Inside the page: this cannot fail.
         self.page().load(at(offset), Ordering::Relaxed).unwrap_or(0)
@@ -95,7 +98,7 @@ impl Ring {
     }
     /// Nothing known, no call, no server.
     fn forget(&self) {
-        let _ = self.ram.slice(self.pages[4], 4096).write_slice(&[0xff; 4096], 0);
+        let _ = self.known().write_slice(&[0xff; 4096], 0);
         let _ = self.page().write_slice(&[0; 4096], 0);
         *self.server.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -170,8 +173,7 @@ impl Answers for Ring {
     fn set(&self, number: u64, value: Option<u64>) {
         if number < layout::KNOWN_CALLS {
             let value = value.unwrap_or(layout::UNKNOWN);
-            let _ =
-                self.ram.slice(self.pages[4], 4096).store(value, at(number * 8), Ordering::Relaxed);
+            let _ = self.known().store(value, at(number * 8), Ordering::Relaxed);
         }
     }
 }

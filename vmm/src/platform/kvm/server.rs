@@ -25,6 +25,7 @@ use vm_memory::Bytes;
 
 use super::{
     Machine,
+    image::at,
     ring::{Ring, Rings},
 };
 
@@ -84,10 +85,6 @@ pub(super) struct Servers {
     /// Times that servers went to sleep.
     pub(super) sleeps: AtomicU64,
     threads: Mutex<Vec<JoinHandle<()>>>,
-}
-
-fn at(offset: u64) -> usize {
-    usize::try_from(offset).unwrap_or(0)
 }
 
 impl Servers {
@@ -217,7 +214,10 @@ impl Servers {
         while !self.stop.load(Ordering::Acquire) {
             {
                 let mut called = self.called.lock().unwrap_or_else(PoisonError::into_inner);
-                while !std::mem::take(&mut *called) && !self.always.load(Ordering::Relaxed) {
+                let stays =
+                    || !self.always.load(Ordering::Relaxed) && !self.stop.load(Ordering::Acquire);
+                // The end wakes every server, a call only the one that takes it.
+                while !std::mem::take(&mut *called) && stays() {
                     called = self.bell.wait(called).unwrap_or_else(PoisonError::into_inner);
                 }
             }
@@ -225,9 +225,13 @@ impl Servers {
             // Threads of the guest come and go; the core is wanted if it is for some time.
             let crowded = Cell::new(None::<Instant>);
             let wanted = || {
+                if always || self.room() {
+                    crowded.set(None);
+                    return false;
+                }
                 let since = crowded.get().unwrap_or_else(Instant::now);
-                crowded.set((!always && !self.room()).then_some(since));
-                crowded.get().is_some() && since.elapsed() > CROWDED
+                crowded.set(Some(since));
+                since.elapsed() > CROWDED
             };
             let done = || self.stop.load(Ordering::Relaxed) || wanted();
             let patience = if always { Duration::MAX } else { PATIENCE };
