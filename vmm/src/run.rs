@@ -93,12 +93,10 @@ fn run(args: &RunArgs) -> Result<u8, Failure> {
     if !all_gone {
         exit::complain("the VM's threads did not end in time (a bug in trapgate)");
     }
-    if args.stats.is_none() {
-        // The statistics have them as well.
-        kernel.failures.notes().iter().for_each(|note| exit::complain(note));
-    }
-    if let Some(format) = args.stats {
-        stats::report(&kernel, format, &baseline, begun.elapsed());
+    match args.stats {
+        // The statistics have the notes as well.
+        Some(format) => stats::report(&kernel, format, &baseline, begun.elapsed()),
+        None => kernel.failures.notes().iter().for_each(|note| exit::complain(note)),
     }
     Ok(match (ended, status) {
         (Ended::Timeout, _) => {

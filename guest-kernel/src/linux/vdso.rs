@@ -53,9 +53,8 @@ mod data {
     /// u64, by clock id: CLOCK_REALTIME and CLOCK_MONOTONIC there.
     pub const NANOS: usize = 24;
 }
-/// First look at the clock after boot, and the next ones: soon, for a line can be laid from the second.
-const FIRST_LOOKS: [Duration; 3] =
-    [Duration::ZERO, Duration::from_millis(10), Duration::from_millis(60)];
+/// Pauses after the first looks at the clock: short, for a line can be laid from the second.
+const FIRST_LOOKS: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(60)];
 /// Time between later looks.
 const LOOKS: Duration = Duration::from_millis(250);
 
@@ -207,6 +206,8 @@ pub struct Vdso {
     data: Frame,
     kernel: Weak<Kernel>,
     looks: AtomicUsize,
+    /// Itself, as the timer that looks again.
+    me: Weak<Vdso>,
 }
 
 impl Vdso {
@@ -216,12 +217,13 @@ impl Vdso {
         pages.write_at(&mut Source::kernel(&build()), PAGE_SIZE)?;
         let data = pages.page(0, true).map_err(|_| Errno::ENOMEM)?;
         let kernel = Arc::downgrade(kernel);
-        let vdso = Arc::new(Vdso { pages, data, kernel, looks: AtomicUsize::new(0) });
+        let looks = AtomicUsize::new(0);
+        let vdso = Arc::new_cyclic(|me| Vdso { pages, data, kernel, looks, me: me.clone() });
         vdso.look();
         Ok(vdso)
     }
     /// Brings the clock up to date, now and again and again.
-    fn look(self: &Arc<Self>) {
+    fn look(&self) {
         let Some(kernel) = self.kernel.upgrade() else { return };
         if !kernel.platform.shares_tsc() {
             return;
@@ -230,12 +232,8 @@ impl Vdso {
             self.publish(&line);
         }
         let looks = self.looks.fetch_add(1, Ordering::Relaxed);
-        let pause = FIRST_LOOKS.get(looks + 1).copied().unwrap_or(LOOKS);
-        let own: Weak<dyn Expire> = {
-            let own: Arc<dyn Expire> = self.clone();
-            Arc::downgrade(&own)
-        };
-        kernel.timers.arm(kernel.now() + pause, own);
+        let pause = FIRST_LOOKS.get(looks).copied().unwrap_or(LOOKS);
+        kernel.timers.arm(kernel.now() + pause, self.me.clone());
     }
     fn publish(&self, line: &ClockLine) {
         let page = self.data.bytes();
@@ -255,11 +253,7 @@ impl Vdso {
 
 impl Expire for Vdso {
     fn expire(&self, _: Duration) {
-        let Some(kernel) = self.kernel.upgrade() else { return };
-        let vdso = kernel.vdso.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(vdso) = vdso {
-            vdso.look();
-        }
+        self.look();
     }
 }
 

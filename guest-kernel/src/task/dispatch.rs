@@ -64,17 +64,33 @@ pub(super) fn syscall(task: &Arc<Task>, regs: &mut Registers, cpu: &mut dyn Cpu)
         Outcome::Replaced => Some(regs.rax),
         Outcome::Handler | Outcome::Exit => None,
     };
-    let spent = kernel.now().saturating_sub(started).saturating_sub(waited);
-    kernel.stats.count(call.number, value.is_some_and(is_error), spent);
-    if let Some(tracer) = kernel.tracer.get() {
-        tracer.call(task, &call, value);
-    }
+    record(task, &call, value, kernel.now().saturating_sub(started).saturating_sub(waited));
     match outcome {
         Outcome::Value(value) => regs.rax = value,
         Outcome::Replaced | Outcome::Handler => {}
         Outcome::Exit => return Life::Ends,
     }
     Life::Goes
+}
+
+/// Counts and shows a call that ended with `value` in RAX, `spent` of it in its handler.
+pub(super) fn record(task: &Arc<Task>, call: &Call, value: Option<u64>, spent: Duration) {
+    task.kernel.stats.count(call.number, value.is_some_and(is_error), spent);
+    if let Some(tracer) = task.kernel.tracer.get() {
+        tracer.call(task, call, value);
+    }
+}
+
+/// Tries the handler of `cx`'s call once. A panic in it ends the VM with a report.
+pub(super) fn attempt(row: &Row, cx: &mut Cx<'_>) -> SysResult {
+    let (task, words) = (cx.task, cx.call.args);
+    let result = std::panic::catch_unwind(AssertUnwindSafe(|| (row.handler)(cx, &words)));
+    cx.call.tries = cx.call.tries.saturating_add(1);
+    result.unwrap_or_else(|panic| {
+        let (text, name) = (panic_text(&*panic), row.name);
+        task.kernel.fatal(&format!("panic in {name}{words:x?} of task {}: {text}", task.tid));
+        Err(Stop::Exit)
+    })
 }
 
 /// -errno as RAX holds it.
@@ -107,21 +123,9 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    /// Tries the handler. A panic in it ends the VM with a report.
     fn once(&mut self) -> SysResult {
-        let words = self.call.args;
-        let (task, row) = (self.task, self.row);
         let (call, regs, cpu) = (&mut *self.call, &mut *self.regs, &mut *self.cpu);
-        let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
-            (row.handler)(&mut Cx { task, call, regs, cpu }, &words)
-        }));
-        self.call.tries = self.call.tries.saturating_add(1);
-        result.unwrap_or_else(|panic| {
-            let text = panic_text(&*panic);
-            let name = row.name;
-            task.kernel.fatal(&format!("panic in {name}{words:x?} of task {}: {text}", task.tid));
-            Err(Stop::Exit)
-        })
+        attempt(self.row, &mut Cx { task: self.task, call, regs, cpu })
     }
 
     /// Waits as asked and retries until the handler has an answer or the wait is interrupted.

@@ -3,15 +3,11 @@
 //!
 //! The platform sees to it that the task's own thread does nothing for it meanwhile.
 
-use std::{
-    panic::AssertUnwindSafe,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{
     Task,
-    dispatch::{errno_word, is_error},
-    run::panic_text,
+    dispatch::{attempt, errno_word, record},
 };
 use crate::{
     call::{Call, Cx},
@@ -48,31 +44,18 @@ impl Serve for Server {
         };
         let started = kernel.now();
         let mut call = Call::with(number, args, started);
-        let result = {
-            let (call, regs, cpu) = (&mut call, &mut Registers::default(), &mut NoCpu);
-            std::panic::catch_unwind(AssertUnwindSafe(|| {
-                (row.handler)(&mut Cx { task, call, regs, cpu }, &args)
-            }))
-        };
-        let value = match result {
-            Ok(Ok(value)) => value,
-            Ok(Err(Stop::Errno(errno))) => errno_word(errno),
-            Ok(Err(_)) => {
-                call.tries = 1;
+        let (regs, cpu) = (&mut Registers::default(), &mut NoCpu);
+        let value = match attempt(row, &mut Cx { task, call: &mut call, regs, cpu }) {
+            Ok(value) => value,
+            Err(Stop::Errno(errno)) => errno_word(errno),
+            Err(Stop::Wait(_) | Stop::Replaced) => {
                 task.begun.put(call);
                 return Served::Punt;
             }
-            Err(panic) => {
-                let (text, name) = (panic_text(&*panic), row.name);
-                kernel.fatal(&format!("panic in {name}{args:x?} of task {}: {text}", task.tid));
-                return Served::Leave(0);
-            }
+            // A handler panicked: the VM is ending.
+            Err(Stop::Exit) => return Served::Leave(0),
         };
-        let spent = kernel.now().saturating_sub(started);
-        kernel.stats.count(number, is_error(value), spent);
-        if let Some(tracer) = kernel.tracer.get() {
-            tracer.call(task, &call, Some(value));
-        }
+        record(task, &call, Some(value), kernel.now().saturating_sub(started));
         if task.has_work() { Served::Leave(value) } else { Served::Value(value) }
     }
 }

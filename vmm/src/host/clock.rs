@@ -53,7 +53,7 @@ fn nanos(id: ClockId) -> u64 {
 }
 
 /// The time-stamp counter.
-fn counter() -> u64 {
+pub(crate) fn counter() -> u64 {
     // SAFETY: RDTSC exists on every x86-64 processor, and Linux lets programs read it (CR4.TSD clear)
     // unless prctl(PR_SET_TSC) forbids it, which the monitor does not.
     unsafe { _rdtsc() }

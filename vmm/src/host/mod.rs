@@ -21,6 +21,7 @@ mod tree;
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
+pub(crate) use self::clock::counter;
 pub use self::stream::Streams;
 use rustix::time::{ClockId, clock_gettime};
 use trapgate_kernel::{

@@ -18,7 +18,10 @@ use super::{
     space::pte,
     vcpu::{Stop, Vcpu},
 };
-use crate::memory::{GuestRam, RAM_BASE};
+use crate::{
+    host::counter,
+    memory::{GuestRam, RAM_BASE},
+};
 
 /// What SYSCALL does here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -96,13 +99,6 @@ fn tables(machine: &Machine) -> Option<Tables> {
     frames.slice(a, 4096).write_slice(b"A", 0).ok()?;
     frames.slice(b, 4096).write_slice(b"B", 0).ok()?;
     Some(Tables { roots, leaf, data: [a, b] })
-}
-
-/// The time-stamp counter.
-fn counter() -> u64 {
-    // SAFETY: RDTSC exists on every x86-64 processor, and the monitor never forbids it itself
-    // (prctl(PR_SET_TSC)).
-    unsafe { std::arch::x86_64::_rdtsc() }
 }
 
 /// Runs the probe's code at `rip` in ring 3 until it leaves the guest.
