@@ -5,7 +5,7 @@ use super::layout;
 /// `Header::magic`: "TRAPGATE".
 pub const MAGIC: u64 = u64::from_le_bytes(*b"TRAPGATE");
 /// `Header::version`: raised by every change of `layout` or of these types.
-pub const VERSION: u64 = 2;
+pub const VERSION: u64 = 3;
 
 /// First bytes of the image. Written by the image's build, read by the monitor.
 #[repr(C)]
@@ -77,13 +77,17 @@ pub struct Phases {
     pub leave: u64,
     /// The way out with RAX and R11 the caller's.
     pub out: u64,
+    /// Where rewritten call sites enter: RAX and RFLAGS are the caller's, RCX is where it goes on.
+    pub jump: u64,
+    /// The same with the number in the ring page, no longer in RAX.
+    pub jump_number: u64,
     /// Past its last byte.
     pub end: u64,
 }
 
 impl Phases {
     /// Bytes.
-    pub const SIZE: usize = 72;
+    pub const SIZE: usize = 88;
     /// The phases in `bytes`, offsets from the image's first byte.
     #[must_use]
     pub fn from_bytes(bytes: &[u8; Phases::SIZE]) -> Phases {
@@ -101,7 +105,9 @@ impl Phases {
             unposted: word(5),
             leave: word(6),
             out: word(7),
-            end: word(8),
+            jump: word(8),
+            jump_number: word(9),
+            end: word(10),
         }
     }
 }

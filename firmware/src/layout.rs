@@ -71,6 +71,8 @@ pub const RING: u64 = 0xffff_ff40_2010_0000;
 pub const RING_ARGS: u64 = 0;
 /// In the ring page, u64: the number.
 pub const RING_NUMBER: u64 = 48;
+/// In the ring page, u64: the address after the SYSCALL, 0 if the call came from a rewritten site.
+pub const RING_CALLER: u64 = 56;
 /// In the ring page, u32: [`STATE_IDLE`] and so on. On a cache line of its own with the answer: the gate
 /// waits on it while the server reads the call.
 pub const RING_STATE: u64 = 64;
@@ -80,6 +82,11 @@ pub const RING_VALUE: u64 = 72;
 pub const RING_FLAGS: u64 = 128;
 /// In the ring page, u64: calls answered from [`KNOWN`].
 pub const RING_COUNT: u64 = 136;
+/// In the ring page, u32: counts the SYSCALLs. When its bits under [`TICK_MASK`] are 0 the call is not
+/// answered from [`KNOWN`].
+pub const RING_TICK: u64 = 144;
+/// See [`RING_TICK`].
+pub const TICK_MASK: u32 = 1023;
 /// The page after it, not writable: an answer for each call number below [`KNOWN_CALLS`], or
 /// [`UNKNOWN`].
 pub const KNOWN: u64 = RING + PAGE;

@@ -14,11 +14,12 @@ mod layout;
 use core::arch::global_asm;
 
 /// One gate. `$cpl` comes after the number was stored, `$back` returns to the caller with all but RCX and
-/// R11 in place. RSP is the guest's and is not touched.
+/// R11 in place, `$jump` is where rewritten call sites come in: its last instruction falls into `5:`. RSP is
+/// the guest's and is not touched.
 macro_rules! gate {
-    ($n:literal, $cpl:literal, $back:literal) => {
+    ($n:literal, $cpl:literal, $back:literal, $jump:literal) => {
         concat!(
-            ".globl gate", $n, ", gate", $n, "_end\n",
+            ".globl gate", $n, ", gate", $n, "_end, gate", $n, "_jump\n",
             "gate", $n, ":\n",
             "test r11d, {odd}\n",
             "jnz 9f\n",
@@ -28,8 +29,13 @@ macro_rules! gate {
             "movabs rax, {ring}\n",
             "mov [rax + {o_flags}], r11\n",
             "gate", $n, "_flags:\n",
+            "mov [rax + {o_caller}], rcx\n",
+            // Now and then the kernel is shown a call whose answer is known, for it looks for hot sites.
+            "inc dword ptr [rax + {o_tick}]\n",
+            "test dword ptr [rax + {o_tick}], {tick}\n",
+            "jz 2f\n",
             // Tier 0: what the kernel has told us beforehand.
-            "mov r11, [rax + {o_number}]\n",
+            "5: mov r11, [rax + {o_number}]\n",
             "cmp r11, {calls}\n",
             "jae 2f\n",
             "mov r11, [rax + r11 * 8 + {o_known}]\n",
@@ -71,6 +77,8 @@ macro_rules! gate {
             "gate", $n, "_out:\n",
             "9: out {syscall}, al\n",
             "ud2\n",
+            "gate", $n, "_jump:\n",
+            $jump,
             "gate", $n, "_end:\n",
         )
     };
@@ -84,6 +92,7 @@ macro_rules! phases {
             ".quad gate", $n, "_flags - layout_image, gate", $n, "_posted - layout_image\n",
             ".quad gate", $n, "_answered - layout_image, gate", $n, "_unposted - layout_image\n",
             ".quad gate", $n, "_leave - layout_image, gate", $n, "_out - layout_image\n",
+            ".quad gate", $n, "_jump - layout_image, gate", $n, "_jump_number - layout_image\n",
             ".quad gate", $n, "_end - layout_image\n",
         )
     };
@@ -106,7 +115,16 @@ global_asm!(
         "",
         "mov eax, cs\ntest al, 3\njz 8f\n",
         "mov eax, r11d\nshl eax, 8\nbt r11d, 11\nsetc al\nadd al, 0x7f\nsahf\n\
-         movabs rax, qword ptr [{value}]\njmp rcx\n"
+         movabs rax, qword ptr [{value}]\njmp rcx\n",
+        // As SYSCALL would leave it: R11 the flags, whose arithmetic part LAHF and SETO tell; no
+        // instruction up to `5:` changes them. RCX is set.
+        "movabs qword ptr [{number}], rax\n\
+         gate_jump_number:\n\
+         lahf\nseto al\nmovzx r11d, al\n\
+         lea r11d, [r11 * 8]\nlea r11d, [r11 * 8]\nlea r11d, [r11 * 8]\n\
+         movzx eax, ah\nlea r11d, [rax + r11 * 4 + 0x200]\n\
+         movabs rax, {ring}\nmov [rax + {o_flags}], r11\n\
+         mov qword ptr [rax + {o_caller}], 0\njmp 5b\n"
     ),
     // Vector n at n * 16. The processor has pushed the frame; the monitor reads it.
     ".section .vectors, \"ax\"",
@@ -148,7 +166,8 @@ global_asm!(
     // SYSCALL lands here on hardware. RCX is the address after a SYSCALL instruction and so canonical:
     // SYSRET cannot fault in ring 0.
     ".balign 64",
-    gate!("0", "", "movabs rax, qword ptr [{value}]\nsysretq\n"),
+    // Nothing is rewritten where SYSCALL is cheap.
+    gate!("0", "", "movabs rax, qword ptr [{value}]\nsysretq\n", "gate0_jump_number: ud2\n"),
     ".section .phases, \"a\"",
     phases!(""),
     phases!("0"),
@@ -175,6 +194,9 @@ global_asm!(
     o_value = const layout::RING_VALUE,
     o_flags = const layout::RING_FLAGS,
     o_count = const layout::RING_COUNT,
+    o_tick = const layout::RING_TICK,
+    tick = const layout::TICK_MASK,
+    o_caller = const layout::RING_CALLER,
     o_known = const layout::KNOWN - layout::RING,
     o_awake = const layout::SHARED_AWAKE,
     o_spin = const layout::SHARED_SPIN,

@@ -127,6 +127,11 @@ pub trait Platform: Send + Sync {
     fn shares_tsc(&self) -> bool {
         true
     }
+    /// Where a call site may jump to instead of executing SYSCALL, which does as SYSCALL does with RCX set to
+    /// the address it goes on at; `None` where that would gain nothing. The same in every space.
+    fn jump_gate(&self) -> Option<u64> {
+        None
+    }
     /// Counters for `--stats`: name and value, in display order.
     fn counters(&self) -> Vec<(&'static str, u64)> {
         Vec::new()
@@ -296,8 +301,9 @@ pub enum Served {
 /// Answers a guest thread's system calls away from its CPU's own thread.
 pub trait Serve: Send + Sync {
     /// Answers one call; never blocks. The platform sees to it that the CPU's own thread does nothing
-    /// for the guest thread meanwhile.
-    fn serve(&self, number: u64, args: [u64; 6]) -> Served;
+    /// for the guest thread meanwhile. `caller` is the address after the SYSCALL instruction, `None` for a
+    /// call from a rewritten site.
+    fn serve(&self, number: u64, args: [u64; 6], caller: Option<u64>) -> Served;
 }
 
 /// Answers to system calls that depend on nothing but the calling thread, kept where its CPU finds them

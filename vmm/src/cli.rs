@@ -122,6 +122,9 @@ pub struct RunArgs {
     /// Host threads that answer calls in shared memory
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
     pub ring_servers: u8,
+    /// Leave every SYSCALL instruction where it is, instead of replacing the hot ones by jumps
+    #[arg(long)]
+    pub no_rewrite: bool,
     /// End the guest after this long, e.g. 10s or 2m (exit status 124)
     #[arg(long, value_name = "DUR", value_parser = units::duration)]
     pub timeout: Option<Duration>,

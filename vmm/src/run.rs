@@ -131,7 +131,8 @@ fn boot(args: &RunArgs) -> Result<Arc<Kernel>, Failure> {
         Gate::Auto | Gate::Ring => usize::from(args.ring_servers),
     };
     let always = args.gate == Gate::Ring;
-    let options = KvmOptions { servers, always, ..KvmOptions::default() };
+    let options =
+        KvmOptions { servers, always, rewrite: !args.no_rewrite, ..KvmOptions::default() };
     let platform = backend::start(args.backend, &ram, options)?;
     let cpus = vcpus.unwrap_or_else(|| host.cpus()).max(1);
     let config = Config { hostname: args.hostname.clone(), cpus, memory };

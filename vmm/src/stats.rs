@@ -4,7 +4,11 @@ use std::{io::Write, sync::atomic::Ordering, time::Duration};
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use trapgate_kernel::{kernel::Kernel, linux::table::Table};
+use trapgate_kernel::{
+    kernel::Kernel,
+    linux::{stats::Stats, table::Table},
+    mm::rewrite::Refusal,
+};
 
 use crate::cli::StatsFormat;
 
@@ -48,6 +52,12 @@ fn absent(kernel: &Kernel) -> Vec<String> {
         .collect()
 }
 
+/// Why hot call sites were left as they were, and how many.
+fn left(stats: &Stats) -> impl Iterator<Item = (&'static str, u64)> {
+    let counts = stats.refused.iter().map(|count| count.load(Ordering::Relaxed));
+    Refusal::ALL.iter().map(|why| why.reason()).zip(counts)
+}
+
 fn object(pairs: &[(&'static str, u64)]) -> Value {
     Value::Object(pairs.iter().map(|(k, v)| ((*k).to_owned(), json!(v))).collect::<Map<_, _>>())
 }
@@ -77,6 +87,8 @@ pub fn report(
                 "faults": load(&stats.faults),
                 "copies_on_write": load(&stats.cow),
                 "signals": load(&stats.signals),
+                "sites_rewritten": load(&stats.rewritten),
+                "sites_left": Value::Object(left(stats).map(|(why, n)| (why.into(), n.into())).collect()),
                 "frames_peak": kernel.frames.peak(),
                 "platform": object(&counters),
                 "in_use_before": object(baseline),
@@ -104,6 +116,11 @@ pub fn report(
                 kernel.frames.peak(),
                 kernel.frames.peak() >> 8
             )?;
+            write!(out, "call sites rewritten {}", load(&stats.rewritten))?;
+            for (why, count) in left(stats).filter(|(_, count)| *count > 0) {
+                write!(out, "; left {count}: {why}")?;
+            }
+            writeln!(out)?;
             for (name, value) in counters {
                 writeln!(out, "{name} {value}")?;
             }

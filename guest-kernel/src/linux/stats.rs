@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::table::NUMBERS;
-use crate::num::Word;
+use crate::{mm::rewrite::Refusal, num::Word};
 
 /// One call's counters.
 #[derive(Default)]
@@ -28,6 +28,10 @@ pub struct Stats {
     pub cow: AtomicU64,
     /// Signals delivered to handlers.
     pub signals: AtomicU64,
+    /// Call sites rewritten.
+    pub rewritten: AtomicU64,
+    /// Call sites that were to be rewritten and were not, in the order of [`Refusal::ALL`].
+    pub refused: [AtomicU64; Refusal::ALL.len()],
 }
 
 impl Default for Stats {
@@ -40,6 +44,8 @@ impl Default for Stats {
             faults: AtomicU64::new(0),
             cow: AtomicU64::new(0),
             signals: AtomicU64::new(0),
+            rewritten: AtomicU64::new(0),
+            refused: Default::default(),
         }
     }
 }
@@ -55,6 +61,11 @@ impl Stats {
         stat.errors.fetch_add(u64::from(error), Ordering::Relaxed);
         let nanos = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX);
         stat.nanos.fetch_add(nanos, Ordering::Relaxed);
+    }
+    /// Counts a site that was rewritten, or why it was not.
+    pub fn count_site(&self, refused: Option<Refusal>) {
+        let index = refused.and_then(|why| Refusal::ALL.iter().position(|r| *r == why));
+        index.map_or(&self.rewritten, |i| &self.refused[i]).fetch_add(1, Ordering::Relaxed);
     }
     /// Counters by call number.
     pub fn calls(&self) -> impl Iterator<Item = (u64, &CallStat)> {

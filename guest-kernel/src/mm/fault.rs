@@ -373,6 +373,7 @@ impl Mm {
                 }
             }
             for (start, end) in ranges {
+                self.release_sites(inner, start, end);
                 let batch = &mut inner.batch;
                 inner.pages.update(start, end, |va, pte| {
                     if pte.is_anon() && last != u64::MAX {

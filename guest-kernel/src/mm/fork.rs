@@ -77,6 +77,7 @@ impl Mm {
             child.edit(|inner| {
                 inner.layout = layout;
                 inner.stored = stored;
+                child.inherit_sites(inner, parent);
                 inner.vmas = vmas;
                 inner.pages = pages;
                 inner.batch = batch;

@@ -11,7 +11,9 @@ use crate::{
 pub const DEFAULT_STACK: u64 = 8 << 20;
 /// Room the kernel keeps below a growing stack (`stack_guard_gap`).
 pub const STACK_GUARD: u64 = 256 * PAGE_SIZE;
-const MIN_GAP: u64 = 128 << 20;
+/// Room below the end of the address space, for the stack. Larger than Linux's 128 MiB, because the jumps of
+/// short rewritten sites lead 1.2 GiB up (`mm::rewrite`).
+const MIN_GAP: u64 = 2 << 30;
 
 /// Landmarks of an address space.
 #[derive(Clone, Default)]

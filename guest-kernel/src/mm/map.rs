@@ -345,6 +345,7 @@ impl Mm {
 
     /// Takes the pages of `[start, end)` out of the page map; the mappings stay.
     pub(super) fn drop_pages(&self, inner: &mut Inner, start: u64, end: u64) {
+        self.release_sites(inner, start, end);
         let frames = &mut inner.batch.frames;
         let before = frames.len();
         let (mut low, mut high) = (u64::MAX, 0);
@@ -366,6 +367,18 @@ pub fn round_up(len: u64) -> Option<u64> {
     Some(len.checked_add(PAGE_SIZE - 1)? & !(PAGE_SIZE - 1))
 }
 
+/// A free page in `[lo, hi)`, as low as possible.
+pub(super) fn gap_in(inner: &Inner, lo: u64, hi: u64) -> Option<u64> {
+    let mut at = lo;
+    for vma in inner.vmas.overlapping(lo, hi) {
+        if at + PAGE_SIZE <= floor(vma) {
+            break;
+        }
+        at = at.max(vma.end);
+    }
+    (at + PAGE_SIZE <= hi).then_some(at)
+}
+
 fn is_free(inner: &Inner, start: u64, len: u64, limit: u64) -> bool {
     let Some(end) = start.checked_add(len).filter(|e| *e <= limit) else { return false };
     inner.vmas.find_at_or_above(start).is_none_or(|next| end <= floor(next))
@@ -377,7 +390,8 @@ fn floor(vma: &Vma) -> u64 {
     vma.start.saturating_sub(guard)
 }
 
-fn gap_below(inner: &Inner, base: u64, len: u64, align: u64) -> Option<u64> {
+/// Free room for `len` bytes, as high as possible below `base`.
+pub(super) fn gap_below(inner: &Inner, base: u64, len: u64, align: u64) -> Option<u64> {
     let fits = |low: u64, high: u64| {
         let start = high.checked_sub(len)? & !(align - 1);
         (start >= low.max(USER_START)).then_some(start)

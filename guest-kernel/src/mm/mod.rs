@@ -22,6 +22,7 @@ pub mod object;
 pub mod pagemap;
 pub mod protect;
 pub mod remap;
+pub mod rewrite;
 pub mod shm;
 pub mod store;
 #[cfg(test)]
@@ -34,7 +35,12 @@ use std::sync::{
 };
 
 pub use self::layout::Layout;
-use self::{batch::Batch, pagemap::PageMap, vma::VmaTree};
+use self::{
+    batch::Batch,
+    pagemap::PageMap,
+    rewrite::{Sites, Tallies},
+    vma::VmaTree,
+};
 use crate::{
     error::Errno,
     frames::Frames,
@@ -87,6 +93,8 @@ pub(crate) struct Inner {
     pub spurious: [(u64, u32); 8],
     /// Pages stored to after a fork, oldest first.
     pub stored: Vec<u64>,
+    /// Call sites that jump to the gate.
+    pub sites: Sites,
     /// The platform failed: the process must die.
     pub broken: bool,
     /// Frames that a failed platform may still map; kept until the space is gone.
@@ -102,6 +110,8 @@ pub struct Mm {
     me: Weak<Mm>,
     user_end: u64,
     stack_limit: AtomicU64,
+    jump_gate: Option<u64>,
+    tallies: Tallies,
     inner: RwLock<Inner>,
 }
 
@@ -121,6 +131,8 @@ impl Mm {
             me: me.clone(),
             user_end,
             stack_limit: AtomicU64::new(layout::DEFAULT_STACK),
+            jump_gate: kernel.platform.jump_gate(),
+            tallies: Tallies::default(),
             inner: RwLock::new(Inner {
                 layout: Layout::top_down(user_end, layout::DEFAULT_STACK),
                 ..Inner::default()

@@ -69,6 +69,8 @@ impl Mm {
             }
             self.admit_commit(&Vma { start, end, ..changed.clone() })?;
         }
+        // What may be changed must be the program's own; what cannot run, nobody jumps to.
+        self.release_sites(inner, start, end);
         inner.vmas.change(start, end, |v| v.prot = prot);
         self.regrant(inner, &changed, start, end);
         if vma.prot.is_empty() {

@@ -133,6 +133,7 @@ impl Mm {
         limits: Limits,
     ) -> Result<u64, Errno> {
         check_source(vma, old, old_len, new_len)?;
+        self.release_sites(inner, old, old + old_len.min(new_len));
         if keep && !vma.is_private_anon() && !vma.is_shared() && vma.file.is_none() {
             return Err(Errno::EINVAL);
         }

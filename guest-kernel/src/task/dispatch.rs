@@ -47,6 +47,7 @@ pub(super) fn syscall(task: &Arc<Task>, regs: &mut Registers, cpu: &mut dyn Cpu)
     let begun = task.begun.take().filter(|call| call.number == u64::from(regs.rax.low_u32()));
     let mut call = begun.unwrap_or_else(|| Call::new(regs, started));
     let row = kernel.table.get(call.number);
+    let after = regs.rip;
     let mut waited = Duration::ZERO;
     let outcome = match row {
         None => Outcome::Value(errno_word(Errno::ENOSYS)),
@@ -65,6 +66,11 @@ pub(super) fn syscall(task: &Arc<Task>, regs: &mut Registers, cpu: &mut dyn Cpu)
         Outcome::Handler | Outcome::Exit => None,
     };
     record(task, &call, value, kernel.now().saturating_sub(started).saturating_sub(waited));
+    if matches!(outcome, Outcome::Value(_)) {
+        let movable = kernel.table.in_ring(call.number, &call.args);
+        let known = kernel.table.has_known_answer(call.number);
+        task.mm().note_call(after, call.number, known, movable);
+    }
     match outcome {
         Outcome::Value(value) => regs.rax = value,
         Outcome::Replaced | Outcome::Handler => {}

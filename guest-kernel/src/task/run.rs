@@ -151,6 +151,7 @@ pub(super) fn deliver(
     cpu: &mut dyn Cpu,
     interrupted: Option<(Restart, u64)>,
 ) -> Delivered {
+    regs.rip = task.mm().original_rip(regs.rip);
     loop {
         if task.must_exit() {
             return Delivered::Exit { signal: SIGKILL, core: false };

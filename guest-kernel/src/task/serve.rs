@@ -34,7 +34,7 @@ impl Begun {
 pub(super) struct Server(pub(super) Arc<Task>);
 
 impl Serve for Server {
-    fn serve(&self, rax: u64, args: [u64; 6]) -> Served {
+    fn serve(&self, rax: u64, args: [u64; 6], caller: Option<u64>) -> Served {
         let task = &self.0;
         let number = u64::from(rax.low_u32());
         let kernel = &task.kernel;
@@ -56,6 +56,9 @@ impl Serve for Server {
             Err(Stop::Exit) => return Served::Leave(0),
         };
         record(task, &call, Some(value), kernel.now().saturating_sub(started));
+        if let Some(after) = caller {
+            task.mm().note_call(after, number, kernel.table.has_known_answer(number), true);
+        }
         if task.has_work() { Served::Leave(value) } else { Served::Value(value) }
     }
 }

@@ -21,6 +21,12 @@ const PROTECTION: u8 = 13;
 pub(super) fn taken(task: &Arc<Task>, fault: &Fault, regs: &Registers, cpu: &mut dyn Cpu) {
     const PAGE_FAULT: u8 = 14;
     if fault.vector != PAGE_FAULT {
+        // A step inside a trampoline is none of the program's.
+        let original = task.mm().in_trampoline(regs.rip);
+        if fault.vector == DEBUG && original.is_some() {
+            return;
+        }
+        let regs = &Registers { rip: original.unwrap_or(regs.rip), ..*regs };
         let fault = as_on_linux(task, fault, regs);
         if let Some(info) = trap_signal(&fault, regs, cpu) {
             signal::force_fault(task, &fault, info);

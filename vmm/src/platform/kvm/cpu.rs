@@ -28,6 +28,8 @@ const FIXED_FLAGS: u64 = 0x202;
 /// TF and RF, which SYSRET cannot restore as IRET does.
 const NO_SYSRET_FLAGS: u64 = 0x1_0100;
 
+/// #DB.
+const DEBUG: u8 = 1;
 /// #DF, reported where KVM gave up on the guest: always fatal.
 const FATAL: Fault = Fault { vector: 8, error: 0, addr: 0, access: Access::Unknown };
 
@@ -97,6 +99,10 @@ impl KvmCpu {
                     // The gate or a stub itself faulted.
                     return Ok(Some(self.strange(vcpu)));
                 }
+                if vector == DEBUG && rip >= phases.entry && rip < phases.end {
+                    // A single step in the gate, entered by a jump: as from SYSCALL, which masks TF.
+                    return Ok(Some(self.found(regs)));
+                }
                 bump(&counters.faults);
                 Ok(Some(Exit::Fault(fault(vector, error, vcpu.sregs().cr2))))
             }
@@ -137,6 +143,10 @@ impl KvmCpu {
     /// A vCPU that stopped in the gate: its caller's registers, and what is to be done for it.
     fn leave_gate(&self, regs: &mut Registers, raw: &kvm_regs, vcpu: &mut Vcpu) -> Exit {
         store(regs, raw, vcpu);
+        self.found(regs)
+    }
+    /// The same with the registers in `regs`.
+    fn found(&self, regs: &mut Registers) -> Exit {
         match self.ring.recover(regs, &self.machine.phases) {
             Found::Call => {
                 bump(&self.machine.counters.syscalls);

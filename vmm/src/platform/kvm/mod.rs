@@ -94,6 +94,8 @@ pub struct KvmOptions {
     pub servers: usize,
     /// Servers never sleep (`--gate ring`).
     pub always: bool,
+    /// Call sites may be rewritten to enter the gate by a jump, where that pays.
+    pub rewrite: bool,
 }
 
 /// Events worth showing in `--stats`.
@@ -133,6 +135,7 @@ struct Machine {
     sync_regs: bool,
     /// A guest's RDTSC reads what the monitor's does.
     shares_tsc: bool,
+    rewrite: bool,
     counters: Counters,
     /// Where the phases of the gate begin that SYSCALL lands on here.
     phases: Phases,
@@ -215,6 +218,7 @@ impl KvmPlatform {
             shadow: true,
             sync_regs: kvm.check_extension_int(Cap::SyncRegs) & 3 == 3,
             shares_tsc: false,
+            rewrite: options.rewrite && options.servers > 0,
             counters: Counters::default(),
             phases: Phases::default(),
             servers: Servers::new(shared),
@@ -274,6 +278,11 @@ impl Platform for KvmPlatform {
     }
     fn shares_tsc(&self) -> bool {
         self.machine.shares_tsc
+    }
+    fn jump_gate(&self) -> Option<u64> {
+        // Where ring 0 is native, SYSCALL costs no more than the jumps would.
+        let pays = self.machine.rewrite && self.machine.kind == Kind::Deprivileged;
+        pays.then_some(self.machine.phases.jump)
     }
     fn counters(&self) -> Vec<(&'static str, u64)> {
         let c = &self.machine.counters;

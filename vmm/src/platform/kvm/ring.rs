@@ -125,7 +125,8 @@ impl Ring {
         let word = |i: u64| self.word(layout::RING_ARGS + i * 8);
         let args = [word(0), word(1), word(2), word(3), word(4), word(5)];
         let number = self.word(layout::RING_NUMBER);
-        let served = server.as_ref()?.serve(number, args);
+        let caller = Some(self.word(layout::RING_CALLER)).filter(|at| *at != 0);
+        let served = server.as_ref()?.serve(number, args, caller);
         self.set_state(match served {
             Served::Value(value) => {
                 self.set_value(value);
@@ -148,14 +149,19 @@ impl Ring {
     /// SYSCALL, or as after it. The ring is closed.
     pub(super) fn recover(&self, regs: &mut Registers, phases: &Phases) -> Found {
         let rip = regs.rip;
-        if rip >= phases.number && rip < phases.out {
+        if rip >= phases.number && rip < phases.out || rip >= phases.jump_number {
             regs.rax = self.word(layout::RING_NUMBER);
         }
         if rip >= phases.flags && rip < phases.leave {
             regs.r11 = self.word(layout::RING_FLAGS);
         }
+        if rip >= phases.jump {
+            regs.r11 = regs.rflags;
+        }
+        // SYSCALL has cleared these; who came by a jump still has them.
+        regs.r11 |= regs.rflags & u64::from(layout::ODD_FLAGS);
         (regs.rip, regs.rflags) = (regs.rcx, regs.r11);
-        if rip < phases.posted {
+        if rip < phases.posted || rip >= phases.jump {
             return Found::Call;
         }
         let state = self.state();
