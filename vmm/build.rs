@@ -50,31 +50,46 @@ fn bench_guests() {
     println!("cargo::rerun-if-env-changed=CC");
     let loops = ["main.c", "calls.c", "threads.c", "processes.c", "memory.c", "init.c"];
     let loops: Vec<PathBuf> = loops.iter().map(|file| sources.join(file)).collect();
-    let guest = out.join("bench-guest");
-    if !compile(&["-static"], &loops, &guest) && compile(&[], &loops, &guest) {
-        println!("cargo::warning=no static C library: the programs of `bench` need ld.so");
+    let hello = [sources.join("hello.c")];
+    let (guest, dynamic) = (out.join("bench-guest"), out.join("bench-hello"));
+    // An empty file, which `bench` understands, where there is no program to be had.
+    for program in [&guest, &dynamic] {
+        fs::write(program, b"").expect("OUT_DIR is writable");
     }
-    compile(&[], &[sources.join("hello.c")], &out.join("bench-hello"));
+    let mut made = compile(&["-static"], &loops, &guest);
+    let linked = if made.is_ok() { "static" } else { "dynamic" };
+    if let Err(Obstacle::Refused(words)) = &made {
+        println!("cargo::warning=the programs of `bench` are not static, they need ld.so: {words}");
+        made = compile(&[], &loops, &guest);
+    }
+    println!("cargo::rustc-env=BENCH_GUEST_LINKED={linked}");
+    match made.and_then(|()| compile(&[], &hello, &dynamic)) {
+        Ok(()) => {}
+        Err(Obstacle::NoCompiler(error)) => {
+            println!("cargo::warning=no C compiler, so `bench` has nothing to run: {error}");
+        }
+        Err(Obstacle::Refused(words)) => println!("cargo::warning=for `bench`: {words}"),
+    }
 }
 
-/// Leaves an empty file, which `bench` understands, if there is no program to be had.
-fn compile(how: &[&str], sources: &[PathBuf], program: &Path) -> bool {
-    let compiler = env::var_os("CC").unwrap_or_else(|| "cc".into());
-    let made = Command::new(compiler)
+enum Obstacle {
+    NoCompiler(std::io::Error),
+    /// It said why.
+    Refused(String),
+}
+
+fn compile(how: &[&str], sources: &[PathBuf], program: &Path) -> Result<(), Obstacle> {
+    let made = Command::new(env::var_os("CC").unwrap_or_else(|| "cc".into()))
         .args(["-O2", "-Wall", "-Wextra", "-s", "-pthread"])
         .args(how)
         .args(sources)
         .arg("-o")
         .arg(program)
-        .output();
-    match made {
-        Ok(output) if output.status.success() => return true,
-        Ok(output) => {
-            let words = String::from_utf8_lossy(&output.stderr);
-            println!("cargo::warning={}: {}", program.display(), words.replace('\n', "; "));
-        }
-        Err(error) => println!("cargo::warning=no C compiler, so no `bench`: {error}"),
+        .output()
+        .map_err(Obstacle::NoCompiler)?;
+    if made.status.success() {
+        return Ok(());
     }
-    fs::write(program, b"").expect("OUT_DIR is writable");
-    false
+    let words = String::from_utf8_lossy(&made.stderr);
+    Err(Obstacle::Refused(words.trim().replace('\n', "; ")))
 }

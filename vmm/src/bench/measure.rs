@@ -108,7 +108,7 @@ impl Bench<'_> {
                         Err(reason) => outcome.note = Some(reason),
                     }
                 }
-                bar.done(item);
+                bar.done(item.expected() + way.extra());
             }
         }
         let mut measured = Measured {
@@ -162,10 +162,10 @@ fn installed(
 }
 
 /// What the whole will take, roughly.
-fn expected(items: &[Item], ways: usize, rounds: u32) -> Duration {
-    let runs = |item: &Item| item.rounds(rounds) + 1;
-    let one: Duration = items.iter().map(|item| item.expected() * runs(item)).sum();
-    one * u32::try_from(ways).unwrap_or(u32::MAX)
+fn expected(items: &[Item], ways: &[Chosen], rounds: u32) -> Duration {
+    let round =
+        |item: &Item| ways.iter().map(|way| item.expected() + way.extra()).sum::<Duration>();
+    items.iter().map(|item| round(item) * (item.rounds(rounds) + 1)).sum()
 }
 
 /// Names of items that failed natively or in trapgate itself; what a peer cannot run is the peer's affair.
@@ -189,6 +189,11 @@ pub fn measure(args: &BenchArgs, quiet: bool) -> Result<(Report, Vec<String>), R
             "a debug build of trapgate: its figures say little; use a release build".to_owned(),
         );
     }
+    if env!("BENCH_GUEST_LINKED") != "static" {
+        notes.push(
+            "built without a static C library: the guest program goes through ld.so".to_owned(),
+        );
+    }
     let machine = Machine::here();
     if machine.busy() {
         let load = machine.load;
@@ -205,7 +210,7 @@ pub fn measure(args: &BenchArgs, quiet: bool) -> Result<(Report, Vec<String>), R
         items: vec![],
         notes,
     };
-    let total = expected(&items, ways.len(), args.rounds);
+    let total = expected(&items, &ways, args.rounds);
     let show = |text: &str| if quiet { Ok(()) } else { report::print(text) };
     show(&report::head(&report, items.len(), total))?;
 

@@ -42,10 +42,10 @@ impl Progress {
             bar.set_message(words.to_owned());
         }
     }
-    /// One run of `item` is over.
-    pub fn done(&self, item: &Item) {
+    /// A run is over that was expected to take `time`.
+    pub fn done(&self, time: Duration) {
         if let Some(bar) = &self.0 {
-            bar.inc(milliseconds(item.expected()));
+            bar.inc(milliseconds(time));
         }
     }
     /// Does `work`, which may print, with the bar out of the way.

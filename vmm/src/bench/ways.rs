@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use super::{
@@ -108,6 +109,15 @@ impl Chosen {
     /// Whether it is somebody else's.
     pub fn is_peer(&self) -> bool {
         matches!(self.way.runner, Runner::Peer(_))
+    }
+    /// About how much longer it takes to start than trapgate; only progress and the time announced depend
+    /// on it.
+    pub fn extra(&self) -> Duration {
+        match self.way.runner {
+            Runner::Peer(Peer::UmlSeccomp | Peer::UmlPtrace) => Duration::from_millis(1200),
+            Runner::Peer(Peer::RunscSystrap | Peer::RunscPtrace) => Duration::from_millis(150),
+            _ => Duration::ZERO,
+        }
     }
     /// The empty directory a workload writes in, by its name where the workload runs.
     pub fn out(&self, place: &Place) -> Result<PathBuf, String> {
