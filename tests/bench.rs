@@ -202,7 +202,7 @@ fn compare_names_regressions_beyond_the_noise() {
     let (status, out) = compared(&old, &slower);
     let named = out.lines().find(|line| line.starts_with("REGRESSION")).unwrap_or_default();
     assert!(status == Some(3) && named.contains("getppid on ptrace"), "{status:?}\n{out}");
-    assert!(named.contains("+50 %") && out.contains("1 regressions"), "{out}");
+    assert!(named.contains("+50 %") && out.contains(", 1 regression\n"), "{out}");
     let (status, out) = compared(&old, &larger);
     assert!(status == Some(3) && out.contains("idle-memory on ptrace"), "{status:?}\n{out}");
     let (status, out) = compared(&old, &faster);

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{
-    model::{Measured, Outcome, Report, Unit, digits},
+    model::{Measured, Outcome, Report, Unit, count, digits},
     stats::Summary,
 };
 
@@ -92,8 +92,11 @@ pub fn compare(old: &Report, new: &Report) -> (String, usize) {
         }
     }
     let mut text = format!(
-        "compared with trapgate {}, {}: {compared} figures, {worse} regressions\n",
-        old.trapgate, old.date
+        "compared with trapgate {}, {}: {}, {}\n",
+        old.trapgate,
+        old.date,
+        count(compared, "figure"),
+        count(worse, "regression")
     );
     if (&old.machine.cpu, old.machine.cpus, &old.machine.kernel)
         != (&new.machine.cpu, new.machine.cpus, &new.machine.kernel)

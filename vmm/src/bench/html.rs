@@ -7,7 +7,7 @@
 use std::fmt::{self, Display, Formatter, Write as _};
 
 use super::{
-    model::{Kind, Measured, Outcome, Report, Unit, digits},
+    model::{Kind, Measured, Outcome, Report, Unit, count, digits},
     stats::Summary,
 };
 
@@ -281,10 +281,10 @@ fn render(out: &mut String, report: &Report) -> fmt::Result {
         "<!doctype html>\n<html lang=en>\n<meta charset=utf-8>\n\
          <meta name=viewport content=\"width=device-width, initial-scale=1\">\n\
          <title>trapgate bench, {0}</title>\n<style>\n{style}</style>\n\
-         <header><h1>trapgate bench</h1><p>trapgate {1} · {0} · {2} rounds · {3}</header>\n<main>",
+         <header><h1>trapgate bench</h1><p>trapgate {1} · {0} · {2} · {3}</header>\n<main>",
         Text(date),
         Text(&report.trapgate),
-        report.rounds,
+        count(report.rounds, "round"),
         Text(&report.machine.cpu)
     )?;
     overview(out, report)?;

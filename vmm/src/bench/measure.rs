@@ -204,7 +204,7 @@ pub fn measure(args: &BenchArgs, quiet: bool) -> Result<(Report, Vec<String>), R
         trapgate: env!("CARGO_PKG_VERSION").to_owned(),
         date: machine::now(),
         command: command_line(),
-        rounds: args.rounds,
+        rounds: usize::try_from(args.rounds).unwrap_or(usize::MAX),
         machine,
         configurations: ways.iter().map(Chosen::describe).collect(),
         items: vec![],

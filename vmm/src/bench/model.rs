@@ -81,6 +81,12 @@ pub fn digits(value: f64) -> String {
     }
 }
 
+/// `1 round`, `5 rounds`.
+#[must_use]
+pub fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 /// One way a program was run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Configuration {
@@ -153,7 +159,7 @@ pub struct Report {
     /// The command line.
     pub command: Vec<String>,
     /// Rounds asked for.
-    pub rounds: u32,
+    pub rounds: usize,
     /// Where.
     pub machine: Machine,
     /// How programs were run, native first.

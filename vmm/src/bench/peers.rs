@@ -153,8 +153,9 @@ impl Peer {
             }
             Peer::UmlSeccomp | Peer::UmlPtrace => {
                 let dir = place.fresh()?;
-                let mut words = vec!["/".to_owned(), job.program.to_string_lossy().into_owned()];
-                words.extend(job.arguments.iter().cloned());
+                let mut words = environment();
+                words.push(String::new());
+                words.extend(argv(job));
                 let mut text = words.join("\0");
                 text.push('\0');
                 write(&dir.join("command"), text.as_bytes())?;
@@ -178,10 +179,18 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
     fs::write(path, bytes).map_err(|error| format!("cannot write {}: {error}", path.display()))
 }
 
+fn argv(job: &Job) -> Vec<String> {
+    let mut words = vec![job.program.to_string_lossy().into_owned()];
+    words.extend(job.arguments.iter().cloned());
+    words
+}
+
+fn environment() -> Vec<String> {
+    ENVIRONMENT.iter().map(|(name, value)| format!("{name}={value}")).collect()
+}
+
 /// config.json of an OCI bundle whose root is this machine's, read only, as trapgate's is.
 fn bundle_config(job: &Job) -> serde_json::Value {
-    let mut arguments = vec![job.program.to_string_lossy().into_owned()];
-    arguments.extend(job.arguments.iter().cloned());
     let mut mounts = vec![
         json!({"destination": "/proc", "type": "proc"}),
         json!({"destination": "/sys", "type": "sysfs"}),
@@ -193,14 +202,12 @@ fn bundle_config(job: &Job) -> serde_json::Value {
             "destination": shared, "source": shared, "type": "bind", "options": ["rbind", "rw"],
         }));
     }
-    let environment: Vec<String> =
-        ENVIRONMENT.iter().map(|(name, value)| format!("{name}={value}")).collect();
     json!({
         "ociVersion": "1.0.0",
         "process": {
             "user": {"uid": 0, "gid": 0},
-            "args": arguments,
-            "env": environment,
+            "args": argv(job),
+            "env": environment(),
             "cwd": "/",
             "capabilities": {
                 "bounding": ["CAP_DAC_OVERRIDE"],

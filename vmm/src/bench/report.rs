@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Refusal,
-    model::{Measured, Outcome, Report, digits},
+    model::{Measured, Outcome, Report, count, digits},
 };
 
 /// Prints on standard output; a reader who has gone is no error.
@@ -27,8 +27,8 @@ pub fn print(text: &str) -> Result<(), Refusal> {
 
 fn span(time: Duration) -> String {
     match time.as_secs() {
-        seconds @ 0..60 => format!("{} seconds", seconds.max(1)),
-        seconds => format!("{} minutes", seconds.div_ceil(60)),
+        seconds @ 0..60 => format!("{} s", seconds.max(1)),
+        seconds => format!("{} min", seconds.div_ceil(60)),
     }
 }
 
@@ -36,9 +36,10 @@ fn span(time: Duration) -> String {
 #[must_use]
 pub fn head(report: &Report, items: usize, expected: Duration) -> String {
     let mut text = format!(
-        "{items} items on {} configurations, {} rounds: about {}\n",
-        report.configurations.len(),
-        report.rounds,
+        "{} on {}, {}: about {}\n",
+        count(items, "item"),
+        count(report.configurations.len(), "configuration"),
+        count(report.rounds, "round"),
         span(expected)
     );
     for note in &report.notes {

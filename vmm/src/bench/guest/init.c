@@ -1,9 +1,9 @@
 /* The first process of a machine that is a kernel of its own (User-mode Linux): mounts what programs
  * expect, runs one command, writes its status, powers off.
  *
- * DIRECTORY/command: working directory, program, arguments, each ended by a NUL. The command's
- * standard streams are DIRECTORY/out and DIRECTORY/err, its status goes to DIRECTORY/status. A kernel
- * command line could carry none of these: it is short and splits at spaces. */
+ * DIRECTORY/command: environment, an empty word, program, arguments, each ended by a NUL. The command's
+ * working directory is /, its standard streams are DIRECTORY/out and DIRECTORY/err, its status goes to
+ * DIRECTORY/status. A kernel command line could carry none of these: it is short and splits at spaces. */
 #include "bench.h"
 
 #include <fcntl.h>
@@ -19,7 +19,8 @@
 #include <unistd.h>
 
 static char text[65536];
-static char *words[512];
+/* The environment, and behind its NULL the program and its arguments. */
+static char *words[512], **program;
 
 static void loopback_up(void) {
     struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
@@ -36,9 +37,12 @@ static void read_command(void) {
     ssize_t length = read(fd, text, sizeof text - 1);
     check(length > 0, "read command");
     size_t count = 0;
-    for (char *at = text; at < text + length && count < 511; at += strlen(at) + 1)
-        words[count++] = at;
-    check(count >= 2, "command names no program");
+    for (char *at = text; at < text + length && count < 511; at += strlen(at) + 1) {
+        words[count] = *at || program ? at : NULL;
+        if (!words[count++] && !program)
+            program = words + count;
+    }
+    check(program && *program, "command names no program");
 }
 
 static void become_command(void) {
@@ -48,9 +52,9 @@ static void become_command(void) {
     dup2(in, 0);
     dup2(out, 1);
     dup2(err, 2);
-    check(chdir(words[0]) == 0, "chdir");
-    execv(words[1], words + 1);
-    check(0, words[1]);
+    check(chdir("/") == 0, "chdir");
+    execve(*program, program, words);
+    check(0, *program);
 }
 
 int init(const char *directory) {
