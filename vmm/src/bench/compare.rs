@@ -107,6 +107,14 @@ pub fn compare(old: &Report, new: &Report) -> (String, usize) {
             old.machine.cpu, old.machine.cpus, old.machine.kernel
         );
     }
+    for (machine, which) in [(&old.machine, "older"), (&new.machine, "newer")] {
+        if machine.busy() {
+            let _ = writeln!(
+                text,
+                "note: the {which} report's machine was busy, so differences say little"
+            );
+        }
+    }
     for row in rows {
         let _ = writeln!(text, "{row}");
     }

@@ -112,12 +112,12 @@ impl Item {
             _ => asked,
         }
     }
-    /// About how long one run takes in a VM; only progress and the time announced depend on it.
+    /// About how long one run takes, natively or in a VM; only progress and the time announced depend on it.
     pub fn expected(&self) -> Duration {
         match self.task {
-            Task::Loop => Duration::from_millis(260),
+            Task::Loop => Duration::from_millis(180),
             Task::StaticHello | Task::DynamicHello => Duration::from_millis(15),
-            Task::Idle => Duration::from_millis(700),
+            Task::Idle => Duration::from_millis(500),
             Task::Workload(w) => w.expected,
         }
     }

@@ -1,6 +1,6 @@
 //! The machine a bench ran on, as far as figures depend on it.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use trapgate_kernel::host::Host;
@@ -28,8 +28,8 @@ pub struct Machine {
     pub governor: String,
     /// Transparent huge pages.
     pub huge_pages: String,
-    /// Runnable tasks in the minute before the bench began.
-    pub load: f64,
+    /// Which part of the CPUs others used just before the bench began, or a hypervisor took away.
+    pub busy_before: f64,
 }
 
 fn text(path: &str) -> Option<String> {
@@ -41,6 +41,28 @@ fn field(text: &str, name: &str, separator: char) -> Option<String> {
         .filter_map(|line| line.split_once(separator))
         .find(|(key, _)| key.trim() == name)
         .map(|(_, value)| value.trim().trim_matches('"').to_owned())
+}
+
+/// Ticks that all CPUs spent idle, and in all, by /proc/stat's first line (proc(5)).
+fn ticks(stat: &str) -> Option<(f64, f64)> {
+    let line = stat.lines().next()?.strip_prefix("cpu ")?;
+    // Guests' time, behind the eighth figure, is in user's already.
+    let ticks: Vec<f64> = line.split_whitespace().take(8).flat_map(str::parse).collect();
+    // idle and iowait
+    Some((ticks.get(3)? + ticks.get(4)?, ticks.iter().sum()))
+}
+
+/// How busy the CPUs are while this process sleeps.
+fn busy_part() -> f64 {
+    let look = || text("/proc/stat").and_then(|stat| ticks(&stat));
+    let before = look();
+    std::thread::sleep(Duration::from_millis(400));
+    match (before, look()) {
+        (Some((idle, all)), Some((idle_then, all_then))) if all_then > all => {
+            1.0 - (idle_then - idle) / (all_then - all)
+        }
+        _ => 0.0,
+    }
 }
 
 impl Machine {
@@ -74,18 +96,14 @@ impl Machine {
             governor: text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
                 .unwrap_or_else(unknown),
             huge_pages: text("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or_else(unknown),
-            load: text("/proc/loadavg")
-                .and_then(|text| text.split(' ').next().and_then(|first| first.parse().ok()))
-                .unwrap_or(0.0),
+            busy_before: busy_part(),
         }
     }
 
-    /// Whether others already kept a good part of the CPUs: trapgate's rings, for one, need a free one.
+    /// Whether others kept a good part of the CPUs: trapgate's rings, for one, need a free one.
     #[must_use]
     pub fn busy(&self) -> bool {
-        #[expect(clippy::cast_precision_loss, reason = "a count of CPUs is small")]
-        let cpus = self.cpus as f64;
-        self.load > 0.7 * cpus
+        self.busy_before > 0.2
     }
 
     /// Names and values, for people.
@@ -100,7 +118,7 @@ impl Machine {
             ("KVM", self.kvm.clone()),
             ("frequency governor", self.governor.clone()),
             ("huge pages", self.huge_pages.clone()),
-            ("load before", format!("{:.2}", self.load)),
+            ("used by others before", format!("{:.0} % of the CPUs", self.busy_before * 100.0)),
         ]
     }
 }
@@ -147,6 +165,13 @@ mod tests {
         assert_eq!(civil(11_016), (2000, 2, 29));
         assert_eq!(civil(20_781), (2026, 11, 24));
         assert_eq!(civil(47_541), (2100, 3, 1));
+    }
+
+    #[test]
+    fn idle_ticks() {
+        let stat = "cpu  10 0 20 300 5 1 2 3 9 9\ncpu0 1 1 1 1\n";
+        assert_eq!(ticks(stat), Some((305.0, 341.0)));
+        assert_eq!(ticks("intr 1"), None);
     }
 
     #[test]

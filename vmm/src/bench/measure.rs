@@ -196,8 +196,10 @@ pub fn measure(args: &BenchArgs, quiet: bool) -> Result<(Report, Vec<String>), R
     }
     let machine = Machine::here();
     if machine.busy() {
-        let load = machine.load;
-        notes.push(format!("the machine was busy before (load {load:.2}): the figures say little"));
+        let part = machine.busy_before * 100.0;
+        notes.push(format!(
+            "others used {part:.0} % of the CPUs just before: the figures say little"
+        ));
     }
     let mut report = Report {
         schema: SCHEMA,
