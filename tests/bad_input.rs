@@ -152,6 +152,7 @@ fn commands_with_a_full_disk_below() {
         vec!["doctor", "--json"],
         vec!["syscalls"],
         vec!["syscalls", "--json"],
+        vec!["bench", "--list"],
         vec!["man"],
         vec!["completions", "bash"],
         vec!["completions", "zsh"],

@@ -1,10 +1,20 @@
-//! Builds the ring-0 image with the pinned compiler and the host target: a freestanding static ELF
-//! with its own linker script. Cargo cannot be asked for that: link arguments would be the host
-//! programs' too.
+//! Builds what the monitor carries inside it: the ring-0 image, and the guest programs of `bench`.
 
-use std::{env, path::PathBuf, process::Command};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    firmware();
+    bench_guests();
+}
+
+/// The ring-0 image, with the pinned compiler and the host target: a freestanding static ELF with its own
+/// linker script. Cargo cannot be asked for that: link arguments would be the host programs' too.
+fn firmware() {
     let firmware =
         PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("set by Cargo")).join("../firmware");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("set by Cargo")).join("firmware.elf");
@@ -12,7 +22,6 @@ fn main() {
     for file in ["src/main.rs", "src/abi.rs", "src/layout.rs", "link.ld"] {
         println!("cargo::rerun-if-changed={}", firmware.join(file).display());
     }
-    println!("cargo::rerun-if-changed=build.rs");
     let mut rustc = Command::new(env::var_os("RUSTC").expect("set by Cargo"));
     rustc
         .args(["--edition", "2024", "--crate-type", "bin", "--crate-name", "firmware"])
@@ -30,4 +39,57 @@ fn main() {
     }
     let status = rustc.status().expect("cannot run rustc for the firmware image");
     assert!(status.success(), "the firmware image does not build: {status}");
+}
+
+/// The C programs that `bench` runs natively and in VMs. They are part of a comparison, not of the
+/// monitor: a machine without a C compiler still builds trapgate, and its `bench` says what is missing.
+fn bench_guests() {
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("set by Cargo"));
+    let sources = Path::new("src/bench/guest");
+    println!("cargo::rerun-if-changed={}", sources.display());
+    println!("cargo::rerun-if-env-changed=CC");
+    let loops = ["main.c", "calls.c", "threads.c", "processes.c", "memory.c", "init.c"];
+    let loops: Vec<PathBuf> = loops.iter().map(|file| sources.join(file)).collect();
+    let hello = [sources.join("hello.c")];
+    let (guest, dynamic) = (out.join("bench-guest"), out.join("bench-hello"));
+    // An empty file, which `bench` understands, where there is no program to be had.
+    for program in [&guest, &dynamic] {
+        fs::write(program, b"").expect("OUT_DIR is writable");
+    }
+    let mut made = compile(&["-static"], &loops, &guest);
+    let linked = if made.is_ok() { "static" } else { "dynamic" };
+    if let Err(Obstacle::Refused(words)) = &made {
+        println!("cargo::warning=the programs of `bench` are not static, they need ld.so: {words}");
+        made = compile(&[], &loops, &guest);
+    }
+    println!("cargo::rustc-env=BENCH_GUEST_LINKED={linked}");
+    match made.and_then(|()| compile(&[], &hello, &dynamic)) {
+        Ok(()) => {}
+        Err(Obstacle::NoCompiler(error)) => {
+            println!("cargo::warning=no C compiler, so `bench` has nothing to run: {error}");
+        }
+        Err(Obstacle::Refused(words)) => println!("cargo::warning=for `bench`: {words}"),
+    }
+}
+
+enum Obstacle {
+    NoCompiler(std::io::Error),
+    /// It said why.
+    Refused(String),
+}
+
+fn compile(how: &[&str], sources: &[PathBuf], program: &Path) -> Result<(), Obstacle> {
+    let made = Command::new(env::var_os("CC").unwrap_or_else(|| "cc".into()))
+        .args(["-O2", "-Wall", "-Wextra", "-s", "-pthread"])
+        .args(how)
+        .args(sources)
+        .arg("-o")
+        .arg(program)
+        .output()
+        .map_err(Obstacle::NoCompiler)?;
+    if made.status.success() {
+        return Ok(());
+    }
+    let words = String::from_utf8_lossy(&made.stderr);
+    Err(Obstacle::Refused(words.trim().replace('\n', "; ")))
 }

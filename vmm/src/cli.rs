@@ -25,7 +25,7 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// List the system calls, how much of each is supported, and what differs from Linux
     Syscalls(SyscallsArgs),
-    /// Compare native, kvm and ptrace on small loops, interleaved
+    /// Measure operations and real programs natively, in trapgate and in its peers
     Bench(BenchArgs),
     /// Print shell completions
     Completions {
@@ -36,12 +36,6 @@ pub enum Command {
     Man {
         /// Only this subcommand's page
         command: Option<String>,
-    },
-    /// The loops that `bench` runs inside and outside the VM
-    #[command(hide = true)]
-    BenchGuest {
-        /// Which loop
-        item: String,
     },
 }
 
@@ -159,20 +153,48 @@ pub struct SyscallsArgs {
 
 /// `trapgate bench`.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Exit status: 0; 3 if --compare names regressions; 4 if something asked for by name is not installed; \
+5 if a program failed natively or in trapgate; 125 on any other mistake.\n\n\
+Examples:\n  trapgate bench --json before.json\n  \
+trapgate bench --filter micro,hello --on kvm --compare before.json\n  \
+trapgate bench --peers --html bench.html\n  \
+trapgate bench --from before.json --html before.html")]
 pub struct BenchArgs {
-    /// Rounds to count, after one that warms up
+    /// Rounds to count, after one that warms up; of workloads 3 at most
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rounds: u32,
-    /// Only items whose name contains TEXT
-    #[arg(long, value_name = "TEXT")]
-    pub filter: Option<String>,
-    /// Configurations to compare with native: kvm, kvm-exit (--gate exit), ptrace
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "kvm,kvm-exit,ptrace")]
+    /// Only these items: names, parts of names, or kinds (micro, start, memory, workload)
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub filter: Vec<String>,
+    /// Configurations to compare with native; see --list [default: those of trapgate]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub on: Vec<String>,
-    /// List the items
+    /// Also every peer that is found: gVisor, User-mode Linux, PRoot
+    #[arg(long)]
+    pub peers: bool,
+    /// gVisor's binary [default: runsc in PATH]
+    #[arg(long, value_name = "PATH")]
+    pub runsc: Option<PathBuf>,
+    /// User-mode Linux's binary [default: linux.uml in PATH]
+    #[arg(long, value_name = "PATH")]
+    pub uml: Option<PathBuf>,
+    /// PRoot's binary [default: proot in PATH]
+    #[arg(long, value_name = "PATH")]
+    pub proot: Option<PathBuf>,
+    /// List items and configurations
     #[arg(long)]
     pub list: bool,
-    /// Print one JSON object with every round's figures
-    #[arg(long)]
-    pub json: bool,
+    /// Write every round's figures to FILE; - is standard output, instead of the text
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Write a page with bars to FILE
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Name what is slower or larger than in OLD, beyond the noise of both (exit status 3)
+    #[arg(long, value_name = "OLD.json")]
+    pub compare: Option<PathBuf>,
+    /// Measure nothing: show, compare or convert the report that --json wrote to FILE
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["rounds", "filter", "on", "peers"])]
+    pub from: Option<PathBuf>,
 }

@@ -9,6 +9,13 @@ pub const NOT_EXECUTABLE: u8 = 126;
 /// The program was not found.
 pub const NOT_FOUND: u8 = 127;
 
+/// `bench --compare` found regressions.
+pub const REGRESSION: u8 = 3;
+/// `bench` was asked by name for something that is not installed.
+pub const MISSING: u8 = 4;
+/// `bench` could not measure everything: a program failed natively or in trapgate.
+pub const INCOMPLETE: u8 = 5;
+
 /// Prints `trapgate: MESSAGE` on standard error and returns [`FAILURE`].
 #[must_use]
 pub fn report(message: &str) -> u8 {

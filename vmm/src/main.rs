@@ -21,7 +21,6 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::command(&args),
         Command::Syscalls(args) => syscalls::command(&args),
         Command::Bench(args) => bench::command(&args),
-        Command::BenchGuest { item } => bench::guest_command(&item),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "trapgate", &mut script);

@@ -1,19 +1,15 @@
-//! The smallest static program: writes a line and exits. Built as bytes, so that a bench needs no
-//! compiler.
-
-use std::{
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-};
+//! The smallest static programs: one writes a line and exits, one only exits. Built as bytes, so that
+//! nothing of a C library's start is measured with them.
 
 /// Where the one segment is loaded.
 const BASE: u64 = 0x40_0000;
 /// File offset of the code: after the ELF header and one program header.
 const CODE: u64 = 0x78;
 
-/// The image: write(1, "hello\n", 6); exit(0).
-fn image() -> Vec<u8> {
-    let code: &[u8] = &[
+/// The image of write(1, "hello\n", 6); exit(0).
+#[must_use]
+pub fn hello() -> Vec<u8> {
+    image(&[
         0xb8, 1, 0, 0, 0, // mov eax, SYS_write
         0xbf, 1, 0, 0, 0, // mov edi, 1
         0x48, 0x8d, 0x35, 16, 0, 0, 0, // lea rsi, [rip + 16]
@@ -23,7 +19,20 @@ fn image() -> Vec<u8> {
         0x31, 0xff, // xor edi, edi
         0x0f, 0x05, // syscall
         b'h', b'e', b'l', b'l', b'o', b'\n',
-    ];
+    ])
+}
+
+/// The image of exit(0).
+#[must_use]
+pub fn nothing() -> Vec<u8> {
+    image(&[
+        0xb8, 60, 0, 0, 0, // mov eax, SYS_exit
+        0x31, 0xff, // xor edi, edi
+        0x0f, 0x05, // syscall
+    ])
+}
+
+fn image(code: &[u8]) -> Vec<u8> {
     let size = CODE + code.len() as u64;
     let mut out = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let half = |value: u16, out: &mut Vec<u8>| out.extend(value.to_le_bytes());
@@ -46,42 +55,22 @@ fn image() -> Vec<u8> {
     out
 }
 
-/// The program as a file, removed when dropped.
-pub struct Hello {
-    /// Where it lies.
-    pub path: PathBuf,
-}
-
-impl Hello {
-    /// Writes the file.
-    ///
-    /// # Errors
-    /// What went wrong, in one line.
-    pub fn write() -> Result<Hello, String> {
-        let name = format!("trapgate-hello-{}", std::process::id());
-        // /var/tmp, because the guest's /tmp is its own.
-        let path = Path::new("/var/tmp").join(name);
-        let fail = |error: std::io::Error| format!("cannot write {}: {error}", path.display());
-        std::fs::write(&path, image()).map_err(fail)?;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).map_err(fail)?;
-        Ok(Hello { path })
-    }
-}
-
-impl Drop for Hello {
-    fn drop(&mut self) {
-        // It is ours and tiny; a leftover does no harm.
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::{os::unix::fs::PermissionsExt, process::Command};
+
     #[test]
-    fn runs_natively() {
-        let hello = super::Hello::write().expect("written");
-        let output = std::process::Command::new(&hello.path).output().expect("started");
-        assert!(output.status.success());
-        assert_eq!(output.stdout, b"hello\n");
+    fn run_natively() {
+        for (image, wanted) in [(super::hello(), &b"hello\n"[..]), (super::nothing(), b"")] {
+            let name = format!("trapgate-hello-{}-{}", wanted.len(), std::process::id());
+            let path = std::env::temp_dir().join(name);
+            std::fs::write(&path, image).expect("written");
+            let mode = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(&path, mode).expect("made executable");
+            let output = Command::new(&path).output().expect("started");
+            std::fs::remove_file(&path).expect("removed");
+            assert!(output.status.success());
+            assert_eq!(output.stdout, wanted);
+        }
     }
 }

@@ -1,167 +1,143 @@
-//! `trapgate bench`: the same loops natively and on each backend, interleaved, as ratios.
+//! `trapgate bench`: the same programs natively and in each configuration, interleaved, as ratios.
 //!
 //! Machines are shared and noisy, so every round runs each configuration once, ratios are taken
-//! within a round, and the median and spread over rounds are reported.
+//! within a round, and the median and the quartiles over rounds are reported.
+//!
+//! * What is measured: [`items`], [`workloads`], and the C programs of `guest/` that `build.rs` compiles.
+//! * How a program is run: [`ways`] and [`peers`]; in [`place`], by [`child`].
+//! * Rounds: [`measure`], with [`progress`].
+//! * What comes of it: [`model`] with [`stats`] and [`machine`]; shown by [`report`] and [`html`], judged by
+//!   [`compare`].
 
-pub mod guest;
+mod child;
+mod compare;
 mod hello;
+mod html;
+mod items;
+mod machine;
+mod measure;
+mod model;
+mod peers;
+mod place;
+mod progress;
 mod report;
+mod stats;
+mod ways;
+mod workloads;
 
-use std::{path::PathBuf, process::Command, time::Instant};
+use std::{fs::File, path::Path};
 
-use self::report::{Report, Series};
+use self::model::Report;
 use crate::{cli::BenchArgs, exit};
 
-/// One way to run a program.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
-    Native,
-    /// A configuration's name, and the options of `trapgate run` that make it.
-    Guest(&'static str, &'static [&'static str]),
+/// Why there is no report: a line for the user, and the exit status.
+#[derive(Debug)]
+pub struct Refusal {
+    message: String,
+    status: u8,
 }
 
-/// Every configuration.
-const WAYS: &[Way] = &[
-    Way::Native,
-    Way::Guest("kvm", &["--backend", "kvm"]),
-    Way::Guest("kvm-exit", &["--backend", "kvm", "--gate", "exit"]),
-    Way::Guest("ptrace", &["--backend", "ptrace"]),
-];
-
-impl Way {
-    fn name(self) -> &'static str {
-        match self {
-            Way::Native => "native",
-            Way::Guest(name, _) => name,
-        }
+impl Refusal {
+    fn new(message: String) -> Refusal {
+        Refusal { message, status: exit::FAILURE }
     }
-    fn command(self, own: &PathBuf, program: &PathBuf, args: &[&str]) -> Command {
-        match self {
-            Way::Native => {
-                let mut command = Command::new(program);
-                command.args(args);
-                command
-            }
-            Way::Guest(_, options) => {
-                let mut command = Command::new(own);
-                command.arg("run").args(options);
-                for path in [own, program] {
-                    // A program outside the default root's reach (a tmpfs over /tmp) is bound in.
-                    let text = path.display();
-                    command.arg(format!("--bind={text}:{text}:ro"));
-                }
-                command.arg("--").arg(program).args(args);
-                command
-            }
-        }
+    /// Something that was asked for by name is not installed.
+    fn missing(message: String) -> Refusal {
+        Refusal { message, status: exit::MISSING }
     }
 }
 
-/// Nanoseconds per operation as the guest loop reports it.
-fn loop_time(way: Way, own: &PathBuf, item: &str) -> Result<f64, String> {
-    let output = way
-        .command(own, own, &["bench-guest", item])
-        .output()
-        .map_err(|error| format!("cannot start {}: {error}", way.name()))?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    text.trim().parse().map_err(|_| {
-        let errors = String::from_utf8_lossy(&output.stderr);
-        format!("{item} on {}: {}", way.name(), errors.lines().last().unwrap_or("no output"))
-    })
-}
-
-/// Nanoseconds from start to end of a whole run of `program`.
-fn start_time(way: Way, own: &PathBuf, program: &PathBuf) -> Result<f64, String> {
-    let start = Instant::now();
-    let output = way
-        .command(own, program, &[])
-        .output()
-        .map_err(|error| format!("cannot start {}: {error}", way.name()))?;
-    let spent = start.elapsed();
-    if output.stdout == b"hello\n" && output.status.success() {
-        return Ok(spent.as_secs_f64() * 1e9);
-    }
-    let errors = String::from_utf8_lossy(&output.stderr);
-    Err(format!("hello on {}: {}", way.name(), errors.lines().last().unwrap_or("wrong output")))
-}
-
-fn ways(args: &BenchArgs) -> Result<Vec<Way>, String> {
-    let mut chosen = vec![Way::Native];
-    for name in &args.on {
-        match WAYS.iter().find(|way| way.name() == name) {
-            Some(Way::Native) => {}
-            Some(way) => chosen.push(*way),
-            None => {
-                return Err(format!(
-                    "'{name}' is not a configuration; use kvm, kvm-exit or ptrace"
-                ));
-            }
+fn list() -> String {
+    let mut text = String::new();
+    for kind in model::Kind::ALL {
+        text += &format!("{}:\n", kind.name());
+        for item in items::all().filter(|item| item.kind() == kind) {
+            text += &format!("  {:14} {}\n", item.name, item.about);
         }
     }
-    Ok(chosen)
+    text += "configurations (* measured by default):\n";
+    for (name, about, by_default) in ways::list() {
+        text += &format!("{} {name:14} {about}\n", if by_default { '*' } else { ' ' });
+    }
+    text
 }
 
-fn run(args: &BenchArgs) -> Result<Report, String> {
-    let own = std::env::current_exe().map_err(|error| format!("cannot find myself: {error}"))?;
-    let ways = ways(args)?;
-    let hello = hello::Hello::write()?;
-    let wanted = |name: &str| args.filter.as_ref().is_none_or(|f| name.contains(f.as_str()));
-    let mut items: Vec<(&str, &str)> =
-        guest::ITEMS.iter().map(|item| (item.name, item.about)).collect();
-    items.push(("hello", "start to end of a static program that prints one line"));
-    items.retain(|(name, _)| wanted(name));
-    if items.is_empty() {
-        return Err("no item matches --filter; see `trapgate bench --list`".to_owned());
+/// Finds out now, not after ten minutes, that a report cannot be written.
+fn check_writable(path: &Path) -> Result<(), Refusal> {
+    let cannot = |error| Refusal::new(format!("cannot write {}: {error}", path.display()));
+    File::options().append(true).create(true).open(path).map(|_| ()).map_err(cannot)
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Refusal> {
+    let cannot = |error| Refusal::new(format!("cannot write {}: {error}", path.display()));
+    std::fs::write(path, text).map_err(cannot)
+}
+
+fn json(report: &Report) -> Result<String, Refusal> {
+    let text = serde_json::to_string_pretty(report);
+    let cannot = |error| Refusal::new(format!("cannot make the JSON: {error}"));
+    text.map(|text| text + "\n").map_err(cannot)
+}
+
+/// Shows a report that was measured before.
+fn show(report: &Report) -> Result<(), Refusal> {
+    report::print(&report::machine(report))?;
+    report.items.iter().try_for_each(|item| report::print(&report::item(item)))
+}
+
+fn go(args: &BenchArgs) -> Result<u8, Refusal> {
+    if args.list {
+        return report::print(&list()).map(|()| 0);
     }
-    let mut report = Report::new(&ways.iter().map(|way| way.name()).collect::<Vec<_>>());
-    for (name, about) in items {
-        let mut series = Series::new(name, about, ways.len());
-        // Round 0 warms caches and is not counted.
-        for round in 0..=args.rounds {
-            let mut times = Vec::new();
-            for way in &ways {
-                times.push(match name {
-                    "hello" => start_time(*way, &own, &hello.path)?,
-                    _ => loop_time(*way, &own, name)?,
-                });
-            }
-            if round > 0 {
-                series.add(&times);
-            }
-        }
-        if !args.json {
-            report.print_row(&series);
-        }
-        report.push(series);
+    let json_on_stdout = args.json.as_deref() == Some(Path::new("-"));
+    let json_file = args.json.as_deref().filter(|_| !json_on_stdout);
+    let old = args.compare.as_deref().map(Report::load).transpose()?;
+    for path in [json_file, args.html.as_deref()].into_iter().flatten() {
+        check_writable(path)?;
     }
-    Ok(report)
+    let (report, failed) = match &args.from {
+        Some(path) => (Report::load(path)?, vec![]),
+        None => measure::measure(args, json_on_stdout)?,
+    };
+    if args.from.is_some() && !json_on_stdout {
+        show(&report)?;
+    }
+    if json_on_stdout {
+        report::print(&json(&report)?)?;
+    }
+    if let Some(path) = json_file {
+        write(path, &json(&report)?)?;
+    }
+    if let Some(path) = &args.html {
+        write(path, &html::page(&report))?;
+    }
+    let mut status = 0;
+    if !failed.is_empty() {
+        exit::complain(&format!("could not be measured: {}", failed.join(", ")));
+        status = exit::INCOMPLETE;
+    }
+    if let Some(old) = old {
+        let (text, regressions) = compare::compare(&old, &report);
+        if json_on_stdout {
+            text.lines().for_each(exit::complain);
+        } else {
+            report::print(&text)?;
+        }
+        if regressions > 0 {
+            status = exit::REGRESSION;
+        }
+    }
+    Ok(status)
 }
 
 /// Runs the command; the exit status.
 #[must_use]
 pub fn command(args: &BenchArgs) -> u8 {
-    if args.list {
-        for item in guest::ITEMS {
-            println!("{:10} {}", item.name, item.about);
+    match go(args) {
+        Ok(status) => status,
+        Err(refusal) => {
+            exit::complain(&refusal.message);
+            refusal.status
         }
-        println!("{:10} start to end of a static program that prints one line", "hello");
-        return 0;
-    }
-    match run(args) {
-        Err(message) => exit::report(&message),
-        Ok(report) if args.json => report.print_json(),
-        Ok(_) => 0,
-    }
-}
-
-/// The guest side; the exit status.
-#[must_use]
-pub fn guest_command(item: &str) -> u8 {
-    match guest::measure(item) {
-        Ok(nanoseconds) => {
-            println!("{nanoseconds:.2}");
-            0
-        }
-        Err(message) => exit::report(&message),
     }
 }

@@ -1,106 +1,123 @@
-//! Medians, spreads and ratios, and how they are shown.
+//! A report as text.
 
-use serde::Serialize;
+use std::{
+    fmt::Write as _,
+    io::{ErrorKind, Write},
+    time::Duration,
+};
 
-use crate::exit;
+use super::{
+    Refusal,
+    model::{Measured, Outcome, Report, count, digits},
+};
 
-/// All rounds of one item.
-#[derive(Serialize)]
-pub struct Series {
-    name: String,
-    about: String,
-    /// Nanoseconds, by configuration, by round.
-    nanoseconds: Vec<Vec<f64>>,
-}
-
-/// The middle of `values`, 0 of none.
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    match sorted.len() {
-        0 => 0.0,
-        n if n % 2 == 1 => sorted[n / 2],
-        n => f64::midpoint(sorted[n / 2 - 1], sorted[n / 2]),
-    }
-}
-
-impl Series {
-    /// No round yet.
-    pub fn new(name: &str, about: &str, configurations: usize) -> Series {
-        Series {
-            name: name.to_owned(),
-            about: about.to_owned(),
-            nanoseconds: vec![Vec::new(); configurations],
+/// Prints on standard output; a reader who has gone is no error.
+///
+/// # Errors
+/// The host's.
+pub fn print(text: &str) -> Result<(), Refusal> {
+    let mut out = std::io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Refusal::new(format!("cannot print the report: {error}")))
         }
-    }
-    /// One round's times, native first.
-    pub fn add(&mut self, times: &[f64]) {
-        for (all, time) in self.nanoseconds.iter_mut().zip(times) {
-            all.push(*time);
-        }
-    }
-    /// Ratios of configuration `which` to native, round by round.
-    fn ratios(&self, which: usize) -> Vec<f64> {
-        self.nanoseconds[which].iter().zip(&self.nanoseconds[0]).map(|(a, b)| a / b).collect()
+        _ => Ok(()),
     }
 }
 
-/// Everything measured.
-#[derive(Serialize)]
-pub struct Report {
-    configurations: Vec<String>,
-    items: Vec<Series>,
+fn span(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..60 => format!("{} s", seconds.max(1)),
+        seconds => format!("{} min", seconds.div_ceil(60)),
+    }
 }
 
-impl Report {
-    /// Prints nothing yet.
-    pub fn new(configurations: &[&str]) -> Report {
-        Report {
-            configurations: configurations.iter().map(|c| (*c).to_owned()).collect(),
-            items: Vec::new(),
-        }
+/// What comes before the figures.
+#[must_use]
+pub fn head(report: &Report, items: usize, expected: Duration) -> String {
+    let mut text = format!(
+        "{} on {}, {}: about {}\n",
+        count(items, "item"),
+        count(report.configurations.len(), "configuration"),
+        count(report.rounds, "round"),
+        span(expected)
+    );
+    for note in &report.notes {
+        let _ = writeln!(text, "note: {note}");
     }
-    /// Keeps a finished item.
-    pub fn push(&mut self, series: Series) {
-        self.items.push(series);
+    text
+}
+
+/// The machine, for a report that is read from a file.
+#[must_use]
+pub fn machine(report: &Report) -> String {
+    let mut text = format!("trapgate {}, {}\n", report.trapgate, report.date);
+    for (name, value) in report.machine.rows() {
+        let _ = writeln!(text, "  {name:20} {value}");
     }
-    /// One line a configuration.
-    pub fn print_row(&self, series: &Series) {
-        println!("{} ({})", series.name, series.about);
-        for (i, name) in self.configurations.iter().enumerate() {
-            let times = &series.nanoseconds[i];
-            let low = times.iter().copied().fold(f64::INFINITY, f64::min);
-            let high = times.iter().copied().fold(0.0, f64::max);
-            print!("  {name:8} {:>12.1} ns  [{low:.1} .. {high:.1}]", median(times));
-            if i > 0 {
-                print!("  {:.2} x native", median(&series.ratios(i)));
-            }
-            println!();
-        }
+    text
+}
+
+fn row(measured: &Measured, outcome: &Outcome, native: bool) -> String {
+    let name = &outcome.configuration;
+    let Some(value) = outcome.value else {
+        return format!("  {name:14} {:>9}  {}", "-", outcome.note.as_deref().unwrap_or(""));
+    };
+    let show = |figure| measured.unit.show(figure);
+    let spread = format!("{} .. {}", show(value.low), show(value.high));
+    let mut line = format!("  {name:14} {:>9}  {spread:24}", show(value.median));
+    if let Some(ratio) = outcome.ratio.filter(|_| !native) {
+        let spread = format!("{} .. {}", digits(ratio.low), digits(ratio.high));
+        let _ = write!(line, " {:>6} x native  {spread}", digits(ratio.median));
     }
-    /// One JSON object; the exit status.
-    pub fn print_json(&self) -> u8 {
-        match serde_json::to_string_pretty(self) {
-            Ok(text) => {
-                println!("{text}");
-                0
-            }
-            Err(error) => exit::report(&format!("cannot print the report: {error}")),
-        }
+    if let Some(note) = &outcome.note {
+        let _ = write!(line, "  then: {note}");
     }
+    line
+}
+
+/// One item: a line for each configuration, with median and quartiles.
+#[must_use]
+pub fn item(measured: &Measured) -> String {
+    let mut text = format!("{}: {}\n", measured.name, measured.about);
+    for (i, outcome) in measured.outcomes.iter().enumerate() {
+        let _ = writeln!(text, "{}", row(measured, outcome, i == 0).trim_end());
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::model::{Kind, Unit};
 
     #[test]
-    fn medians_and_ratios() {
-        assert!((median(&[3.0, 1.0, 2.0]) - 2.0).abs() < 1e-9);
-        assert!((median(&[4.0, 1.0, 2.0, 3.0]) - 2.5).abs() < 1e-9);
-        let mut series = Series::new("x", "y", 2);
-        series.add(&[2.0, 4.0]);
-        series.add(&[1.0, 3.0]);
-        assert_eq!(series.ratios(1), [2.0, 3.0]);
+    fn rows() {
+        let outcome = |name: &str, values: &[f64], note: Option<&str>| Outcome {
+            configuration: name.to_owned(),
+            values: values.to_vec(),
+            ratios: vec![],
+            value: None,
+            ratio: None,
+            note: note.map(str::to_owned),
+        };
+        let mut measured = Measured {
+            name: "x".to_owned(),
+            about: "an item".to_owned(),
+            kind: Kind::Micro,
+            unit: Unit::Nanoseconds,
+            outcomes: vec![
+                outcome("native", &[100.0, 200.0], None),
+                outcome("kvm", &[200.0, 400.0], None),
+                outcome("proot", &[], Some("it cannot")),
+            ],
+        };
+        measured.conclude();
+        let text = item(&measured);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "x: an item");
+        assert_eq!(lines[1], "  native            150 ns  125 ns .. 175 ns");
+        assert!(lines[2].ends_with("2.00 x native  2.00 .. 2.00"), "{}", lines[2]);
+        assert_eq!(lines[3], "  proot                  -  it cannot");
     }
 }
