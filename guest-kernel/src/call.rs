@@ -34,20 +34,20 @@ pub struct Call {
     pub interrupted: bool,
     /// A handler's own record (a futex waiter, say); dropped with the call.
     pub slot: Option<Box<dyn Any + Send>>,
-    /// `CLOCK_MONOTONIC` at entry.
-    pub started: Duration,
+    /// `CLOCK_MONOTONIC` when the handler first asked; most never do.
+    started: Option<Duration>,
 }
 
 impl Call {
     /// The call that `regs` ask for.
     #[must_use]
-    pub fn new(regs: &Registers, started: Duration) -> Call {
+    pub fn new(regs: &Registers) -> Call {
         let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
-        Call::with(regs.rax, args, started)
+        Call::with(regs.rax, args)
     }
     /// The call that RAX names, with `args`. As Linux, it looks at the low half of RAX alone.
     #[must_use]
-    pub fn with(rax: u64, args: [u64; 6], started: Duration) -> Call {
+    pub fn with(rax: u64, args: [u64; 6]) -> Call {
         Call {
             number: u64::from(rax.low_u32()),
             args,
@@ -56,15 +56,8 @@ impl Call {
             deadline: None,
             interrupted: false,
             slot: None,
-            started,
+            started: None,
         }
-    }
-    /// The deadline for a wait of `timeout`, fixed at the first try; `None` waits forever.
-    pub fn deadline_after(&mut self, timeout: Option<Duration>) -> Option<Duration> {
-        if self.deadline.is_none() {
-            self.deadline = timeout.and_then(|t| self.started.checked_add(t));
-        }
-        self.deadline
     }
 }
 
@@ -96,6 +89,20 @@ impl Cx<'_> {
     #[must_use]
     pub fn files(&self) -> Arc<FdTable> {
         self.task.files()
+    }
+    /// `CLOCK_MONOTONIC` when the call was first tried.
+    pub fn started(&mut self) -> Duration {
+        let kernel = &self.task.kernel;
+        *self.call.started.get_or_insert_with(|| kernel.now())
+    }
+    /// The deadline for a wait of `timeout`, fixed at the first try; `None` waits forever.
+    pub fn deadline_after(&mut self, timeout: Option<Duration>) -> Option<Duration> {
+        if self.call.deadline.is_none()
+            && let Some(timeout) = timeout
+        {
+            self.call.deadline = self.started().checked_add(timeout);
+        }
+        self.call.deadline
     }
     /// `CLOCK_MONOTONIC`.
     #[must_use]

@@ -58,14 +58,18 @@ impl FileOps for Memory {
         if self.kind == Kind::Null {
             return Ok(0);
         }
+        const ZERO: &[u8; 4096] = &[0; 4096];
         let mut done = 0;
-        let mut chunk = [0; 4096];
         while dst.left() > 0 {
-            let want = dst.left().min(chunk.len());
-            if self.kind == Kind::Random {
+            let want = dst.left().min(ZERO.len());
+            let put = if self.kind == Kind::Random {
+                let mut chunk = [0; 4096];
                 self.host.random(&mut chunk[..want]);
-            }
-            match dst.put(&chunk[..want]) {
+                dst.put(&chunk[..want])
+            } else {
+                dst.put(&ZERO[..want])
+            };
+            match put {
                 Ok(n) => {
                     done += n;
                     if n < want {

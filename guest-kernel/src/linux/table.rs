@@ -194,7 +194,9 @@ pub(crate) fn known(task: &crate::task::Task) -> [(u64, u64); 6] {
 }
 
 /// The calls of [`known`].
-const KNOWN: &[u64] = &[39, 102, 104, 107, 108, 186];
+const KNOWN: &[u64] = &[39, 102, 104, 107, 108, GETPPID, 186];
+/// Its answer changes when a parent ends ([`crate::task::Task::publish_parent`]).
+pub(crate) const GETPPID: u64 = 110;
 
 /// One past the highest number the index holds.
 pub const NUMBERS: usize = 512;
@@ -202,6 +204,7 @@ pub const NUMBERS: usize = 512;
 /// The rows by number.
 pub struct Table {
     rows: [Option<&'static Row>; NUMBERS],
+    own_thread: [bool; NUMBERS],
 }
 
 impl Table {
@@ -217,7 +220,9 @@ impl Table {
         for row in super::rows::ABSENT {
             rows[row.number.size()].get_or_insert(row);
         }
-        Table { rows }
+        let mut own_thread = [false; NUMBERS];
+        OWN_THREAD.iter().for_each(|number| own_thread[number.size()] = true);
+        Table { rows, own_thread }
     }
     /// The row of `number`, if the call exists here.
     #[must_use]
@@ -231,7 +236,7 @@ impl Table {
             // CLOCK_PROCESS_CPUTIME_ID and CLOCK_THREAD_CPUTIME_ID are 2 and 3, other processes' negative.
             return matches!(args[0].low_i32(), 0 | 1 | 4..=11);
         }
-        !OWN_THREAD.contains(&number)
+        !self.own_thread.get(number.size()).copied().unwrap_or(true)
     }
     /// The guest may know the answer to call `number` ([`known`]).
     #[must_use]

@@ -45,7 +45,7 @@ pub(super) fn syscall(task: &Arc<Task>, regs: &mut Registers, cpu: &mut dyn Cpu)
     let started = kernel.now();
     // A ring server may have begun it: then its deadline and progress lie in its own record.
     let begun = task.begun.take().filter(|call| call.number == u64::from(regs.rax.low_u32()));
-    let mut call = begun.unwrap_or_else(|| Call::new(regs, started));
+    let mut call = begun.unwrap_or_else(|| Call::new(regs));
     let row = kernel.table.get(call.number);
     let after = regs.rip;
     let mut waited = Duration::ZERO;

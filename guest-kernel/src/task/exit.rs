@@ -197,6 +197,7 @@ fn hand_on(tree: &mut Tree, old: Tid, child: Tid, after: &mut Aftermath) {
     node.exit_signal = SIGCHLD;
     let zombie = node.zombie.is_some();
     let orphan = node.process.clone();
+    orphan.tasks().iter().for_each(|task| task.publish_parent(parent));
     if let Some(new) = tree.nodes.get_mut(&parent) {
         new.children.insert(child);
         if !zombie {

@@ -259,6 +259,19 @@ impl Task {
         for (number, value) in crate::linux::table::known(self) {
             answers.set(number, Some(value));
         }
+        // Under the tree's lock, so that no older parent is told after a newer one.
+        let tree = self.kernel.tasks.tree();
+        if let Some(node) = tree.nodes.get(&self.process.pid) {
+            self.publish_parent(node.parent);
+        }
+    }
+    /// Tells its CPU who the parent is; the tree is locked.
+    fn publish_parent(&self, parent: Tid) {
+        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(answers) = answers.filter(|_| self.kernel.tracer.get().is_none()) {
+            let parent = u64::from(parent.cast_unsigned());
+            answers.set(crate::linux::table::GETPPID, Some(parent));
+        }
     }
     /// Its name (`/proc/PID/comm`), up to 15 bytes, NUL-padded.
     #[must_use]

@@ -42,8 +42,8 @@ impl Serve for Server {
             Some(row) if kernel.table.in_ring(number, &args) && !task.has_work() => row,
             _ => return Served::Punt,
         };
-        let started = kernel.now();
-        let mut call = Call::with(number, args, started);
+        let timing = kernel.stats.timing(number).map(|weight| (weight, kernel.now()));
+        let mut call = Call::with(number, args);
         let (regs, cpu) = (&mut Registers::default(), &mut NoCpu);
         let value = match attempt(row, &mut Cx { task, call: &mut call, regs, cpu }) {
             Ok(value) => value,
@@ -55,7 +55,8 @@ impl Serve for Server {
             // A handler panicked: the VM is ending.
             Err(Stop::Exit) => return Served::Leave(0),
         };
-        record(task, &call, Some(value), kernel.now().saturating_sub(started));
+        let spent = timing.map(|(weight, from)| kernel.now().saturating_sub(from) * weight);
+        record(task, &call, Some(value), spent.unwrap_or_default());
         if let Some(after) = caller {
             task.mm().note_call(after, number, kernel.table.has_known_answer(number), true);
         }

@@ -104,7 +104,7 @@ fn wait_for(
     if count > 0 || timeout == Some(Duration::ZERO) {
         return Ok(count as u64);
     }
-    let deadline = cx.call.deadline_after(timeout);
+    let deadline = cx.deadline_after(timeout);
     if deadline.is_some_and(|d| cx.now() >= d) {
         return Ok(0);
     }

@@ -40,7 +40,7 @@ fn limit(cx: &mut Cx<'_>, clock: ClockTime, time: Duration) -> Duration {
         return deadline;
     }
     let deadline = match clock {
-        ClockTime::Relative => cx.call.started.saturating_add(time),
+        ClockTime::Relative => cx.started().saturating_add(time),
         ClockTime::Monotonic => time,
         ClockTime::Realtime => {
             let left = time.saturating_sub(cx.kernel().host.realtime());

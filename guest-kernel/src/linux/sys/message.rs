@@ -497,7 +497,7 @@ pub fn recvmmsg(
     let file = file_of(cx, fd)?;
     let mut flags = Flags::from_bits_truncate(flags);
     let count = count.min(1024);
-    let deadline = limit.map(|t| cx.call.started.saturating_add(t));
+    let deadline = limit.map(|t| cx.started().saturating_add(t));
     for nth in batch_done(cx)..count {
         if nth > 0 && flags.contains(Flags::WAITFORONE) {
             flags |= Flags::DONTWAIT;

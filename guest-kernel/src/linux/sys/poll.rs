@@ -86,7 +86,7 @@ fn sleep(
     if timeout == Some(Duration::ZERO) {
         return Ok(());
     }
-    let deadline = cx.call.deadline_after(timeout);
+    let deadline = cx.deadline_after(timeout);
     if deadline.is_some_and(|d| cx.now() >= d) {
         return Ok(());
     }
@@ -158,7 +158,7 @@ fn write_remaining(
     nanos_per_unit: u32,
 ) -> SysResult {
     if let (Some(limit), Ok(_)) = (limit, &result) {
-        let end = cx.call.started.saturating_add(limit);
+        let end = cx.started().saturating_add(limit);
         let left = end.saturating_sub(cx.now()).min(limit);
         let time = Time {
             seconds: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),

@@ -128,7 +128,7 @@ fn operate(cx: &mut Cx<'_>, id: i32, at: u64, count: usize, limit: Option<Durati
         Ok(()) => Ok(0),
         Err(Refusal::Errno(errno)) => Err(errno.into()),
         Err(Refusal::Blocks(number, zero)) => {
-            let deadline = cx.call.deadline_after(limit);
+            let deadline = cx.deadline_after(limit);
             if deadline.is_some_and(|d| cx.now() >= d) {
                 return Err(Errno::EAGAIN.into());
             }

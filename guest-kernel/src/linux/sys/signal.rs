@@ -166,7 +166,7 @@ pub fn rt_sigtimedwait(cx: &mut Cx<'_>, set: u64, info: u64, timeout: u64, size:
         }
         return Ok(u64::from(taken.signal));
     }
-    let deadline = cx.call.deadline_after(limit);
+    let deadline = cx.deadline_after(limit);
     if limit.is_some_and(|l| l.is_zero()) || deadline.is_some_and(|at| cx.now() >= at) {
         return Err(Errno::EAGAIN.into());
     }

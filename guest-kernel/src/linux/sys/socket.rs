@@ -189,7 +189,7 @@ pub(super) fn wait<T>(
 ) -> Result<T, Stop> {
     match attempt {
         Err(Errno::EAGAIN) if !nonblock => {
-            let deadline = cx.call.deadline_after(timeout);
+            let deadline = cx.deadline_after(timeout);
             if deadline.is_some_and(|d| cx.now() >= d) {
                 return Err(Errno::EAGAIN.into());
             }

@@ -251,7 +251,7 @@ pub fn nanosleep(cx: &mut Cx<'_>, time: u64, remaining: u64) -> SysResult {
         Some(deadline) => deadline,
         None => {
             let limit = read_timespec(&cx.mm(), time)?;
-            cx.call.deadline_after(Some(limit)).unwrap_or(Duration::MAX)
+            cx.deadline_after(Some(limit)).unwrap_or(Duration::MAX)
         }
     };
     sleep_until(cx, deadline, remaining, false)
@@ -287,7 +287,7 @@ pub fn clock_nanosleep(
     let deadline = match cx.call.deadline {
         Some(deadline) => deadline,
         None if absolute => clock.to_monotonic(cx, limit).ok_or(Errno::EOPNOTSUPP)?,
-        None => cx.call.started.saturating_add(limit),
+        None => cx.started().saturating_add(limit),
     };
     cx.call.deadline = Some(deadline);
     sleep_until(cx, deadline, remaining, absolute)

@@ -9,7 +9,7 @@
 
 use std::sync::{
     Arc, Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
 use trapgate_firmware::{abi::Phases, layout};
@@ -17,7 +17,7 @@ use trapgate_kernel::{
     frames::{Frame, Frames},
     platform::{Answers, Gpa, PAGE_SIZE, PlatformError, Registers, Serve, Served},
 };
-use vm_memory::{Bytes, VolatileSlice};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, VolatileSlice};
 
 use super::{
     Kind, Machine,
@@ -36,7 +36,39 @@ pub(super) struct Ring {
     /// Third, second and first level, the ring page, the page of known answers; given up by
     /// [`Ring::retire`], however long a server still knows the ring.
     pages: [Gpa; 5],
+    words: Words,
     server: Mutex<Option<Arc<dyn Serve>>>,
+}
+
+/// The ring page as the monitor has it mapped. Servers look at it without pause: the way through guest
+/// memory's regions would be most of what a look costs.
+struct Words(*const AtomicU64);
+
+// SAFETY: points to atomics in guest RAM, which lives as long as the ring's `ram`.
+unsafe impl Send for Words {}
+// SAFETY: as above.
+unsafe impl Sync for Words {}
+
+impl Words {
+    /// Of the page at `page`.
+    fn of(ram: &Frames, page: Gpa) -> Result<Words, PlatformError> {
+        let address = ram.memory().get_host_address(GuestAddress(page.0));
+        let address = address.map_err(|_| PlatformError::OutOfMemory("a ring"))?;
+        Ok(Words(address.cast_const().cast()))
+    }
+    /// The word at `offset`, one of the layout's.
+    fn at(&self, offset: u64) -> &AtomicU64 {
+        assert!(offset < PAGE_SIZE && offset.is_multiple_of(8));
+        // SAFETY: the page is one mapped page of guest RAM, the offset lies in it and is aligned; guests
+        // and monitor use it through atomics only. `ram` keeps the mapping as long as the ring.
+        unsafe { &*self.0.wrapping_byte_add(at(offset)) }
+    }
+    /// The state, half a word.
+    fn state(&self) -> &AtomicU32 {
+        const { assert!(layout::RING_STATE < PAGE_SIZE && layout::RING_STATE.is_multiple_of(4)) };
+        // SAFETY: as in `at`.
+        unsafe { &*self.0.wrapping_byte_add(at(layout::RING_STATE)).cast() }
+    }
 }
 
 /// What a vCPU that stopped in the gate was about.
@@ -63,8 +95,9 @@ impl Ring {
         let writable = ring.gpa().0 | leaf | pte::WRITE;
         pte::store(frames, first.gpa(), slot(layout::RING), writable);
         pte::store(frames, first.gpa(), slot(layout::KNOWN), known.gpa().0 | leaf);
+        let words = Words::of(frames, ring.gpa())?;
         let pages = [third, second, first, ring, known].map(Frame::into_gpa);
-        let ring = Ring { id, ram: frames.clone(), pages, server: Mutex::new(None) };
+        let ring = Ring { id, ram: frames.clone(), pages, words, server: Mutex::new(None) };
         ring.forget();
         Ok(ring)
     }
@@ -79,17 +112,16 @@ impl Ring {
         self.ram.slice(self.pages[4], 4096)
     }
     fn word(&self, offset: u64) -> u64 {
-        // Inside the page: this cannot fail.
-        self.page().load(at(offset), Ordering::Relaxed).unwrap_or(0)
+        self.words.at(offset).load(Ordering::Relaxed)
     }
     fn state(&self) -> u32 {
-        self.page().load(at(layout::RING_STATE), Ordering::Acquire).unwrap_or(0)
+        self.words.state().load(Ordering::Acquire)
     }
     fn set_state(&self, state: u32) {
-        let _ = self.page().store(state, at(layout::RING_STATE), Ordering::Release);
+        self.words.state().store(state, Ordering::Release);
     }
     fn set_value(&self, value: u64) {
-        let _ = self.page().store(value, at(layout::RING_VALUE), Ordering::Relaxed);
+        self.words.at(layout::RING_VALUE).store(value, Ordering::Relaxed);
     }
     fn retire(&self, machine: &Machine) {
         for page in self.pages {

@@ -47,6 +47,8 @@ const STREAK_MAX: u32 = 192;
 const PAYS: u64 = 12;
 /// Looks of a gate at its ring before it gives up: some 20 us.
 const SPIN: u32 = 1200;
+/// Looks at empty rings between two looks at the clock and at who else wants the core.
+const LOOKS: u32 = 32;
 /// Rings that may be open at once.
 const WORDS: usize = 16;
 
@@ -276,20 +278,23 @@ impl Servers {
         done: &dyn Fn() -> bool,
     ) -> u64 {
         self.looker(machine, true);
+        view.refresh(&self.rings);
         let mut hits = 0;
         let mut last = Instant::now();
         let mut looks = 0u32;
-        while !done() {
-            view.refresh(&self.rings);
+        loop {
+            // Between these a look at what else may have changed would be most of the work.
             let found = self.look(view);
             hits += found;
-            looks = looks.wrapping_add(1);
-            if found > 0 {
-                looks = 0;
-            } else if looks == 1 {
+            looks = if found > 0 { 0 } else { looks.wrapping_add(1) };
+            if looks == 1 {
                 last = Instant::now();
-            } else if looks.is_multiple_of(32) && last.elapsed() > patience {
-                break;
+            }
+            if looks.is_multiple_of(LOOKS) {
+                if done() || looks > 0 && last.elapsed() > patience {
+                    break;
+                }
+                view.refresh(&self.rings);
             }
             std::hint::spin_loop();
         }
