@@ -76,6 +76,10 @@ fn exceptions_arrive_with_their_vector_and_rip() {
         let software = (11..=13).contains(&i) && f.vector == 6;
         // QEMU's emulated IRET reads its frame as ring 0 would; SMAP stops it.
         let emulated = i == 19 && f.vector == 14;
+        // Nor does it mind WBINVD in ring 3; what follows it stores to address 0.
+        if i == 20 && f.vector == 14 && f.addr == 0 && regs.rip == rip + 2 {
+            continue;
+        }
         assert!(software || emulated || f.vector == *wanted, "case {i}: {f:?} {regs:x?}");
         let at = match i {
             0 => rip + 2,
