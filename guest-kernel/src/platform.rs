@@ -160,6 +160,14 @@ pub trait AddressSpace: Send + Sync + std::any::Any {
     /// # Errors
     /// [`PlatformError`]; the space is then in an unknown state and its process must be killed.
     fn apply(&self, edits: &[Edit]) -> Result<(), PlatformError>;
+    /// An empty space for a fork of this one: what will be mapped in it resembles what is mapped here, and
+    /// what was mapped in earlier forks. `None`: [`Platform::new_space`] will do.
+    ///
+    /// # Errors
+    /// [`PlatformError`] when the host refuses the resources.
+    fn fork(&self) -> Result<Option<Arc<dyn AddressSpace>>, PlatformError> {
+        Ok(None)
+    }
     /// No CPU uses the space, and none ever will again: it is about to be dropped. On return its frames may
     /// be reused.
     ///

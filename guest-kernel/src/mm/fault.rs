@@ -4,7 +4,7 @@
 //! mapped too, anonymous memory is filled in large pieces, stores that need no copy are granted all
 //! around.
 
-use std::sync::atomic::Ordering;
+use std::sync::{Mutex, MutexGuard, PoisonError, atomic::Ordering};
 
 use super::{
     Inner, MemFault, Mm,
@@ -133,7 +133,7 @@ impl Mm {
             return Ok(());
         }
         self.kernel.stats.cow.fetch_add(1, Ordering::Relaxed);
-        inner.note_stored(page);
+        inner.stored.note(page);
         if pte.is_anon() && self.frames().owners(pte.gpa()) == 1 {
             self.reclaim_around(inner, vma, page);
             return Ok(());
@@ -388,17 +388,31 @@ impl Mm {
     }
 }
 
-impl Inner {
-    /// Remembers a page that was stored to after a fork: the next fork copies it ahead.
-    fn note_stored(&mut self, page: u64) {
-        if !self.stored.contains(&page) {
-            if self.stored.len() == COPY_AHEAD {
-                self.stored.remove(0);
+/// Pages that were stored to after a fork, by parent or child: the next fork copies them ahead. Shared by
+/// all that forked since an exec, for what a child stores to its siblings will store to.
+#[derive(Default)]
+pub(crate) struct Stored(Mutex<Vec<u64>>);
+
+impl Stored {
+    fn pages(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn note(&self, page: u64) {
+        let mut pages = self.pages();
+        if !pages.contains(&page) {
+            if pages.len() == COPY_AHEAD {
+                pages.remove(0);
             }
-            self.stored.push(page);
+            pages.push(page);
         }
     }
+    /// All of them, oldest first.
+    pub(super) fn list(&self) -> Vec<u64> {
+        self.pages().clone()
+    }
+}
 
+impl Inner {
     /// Something was missing at `page` after all: the threads that come too late start at 0 again.
     fn was_missing(&mut self, page: u64) {
         if let Some(entry) = self.spurious.iter_mut().find(|e| e.0 == page | 1) {

@@ -21,7 +21,7 @@ impl Mm {
     /// # Errors
     /// ENOMEM.
     pub fn fork(&self, hot: &[u64]) -> Result<Arc<Mm>, Errno> {
-        let child = Mm::new(&self.kernel)?;
+        let child = self.for_fork()?;
         child.set_stack_limit(self.stack_limit());
         let mut hot: Vec<u64> = hot.iter().map(|a| a & !(PAGE_SIZE - 1)).collect();
         self.edit(|parent| {
@@ -30,7 +30,7 @@ impl Mm {
             }
             let layout: Layout = parent.layout.clone();
             let stored = parent.stored.clone();
-            hot.extend(&stored);
+            hot.extend(stored.list());
             let mut vmas = VmaTree::default();
             let mut pages = PageMap::default();
             let mut batch = Batch::default();
@@ -52,14 +52,15 @@ impl Mm {
                 let revoke = &mut parent.batch;
                 parent.pages.update(vma.start, vma.end, |va, pte| {
                     let writable = pte.prot().contains(Prot::WRITE);
+                    // The parent may have lost its own grant to an earlier fork.
                     if !shared
-                        && writable
+                        && vma.prot.contains(Prot::WRITE)
                         && hot.contains(&va)
                         && let Some(copy) = frames.alloc_copy(pte.gpa())
                     {
                         let gpa = copy.into_gpa();
-                        pages.set(va, Pte::new(gpa, pte.prot(), true));
-                        batch.map(va, gpa, pte.prot());
+                        pages.set(va, Pte::new(gpa, vma.access(), true));
+                        batch.map(va, gpa, vma.access());
                         return Some(pte);
                     }
                     frames.retain(pte.gpa());

@@ -91,8 +91,8 @@ pub(crate) struct Inner {
     pub lock_future: bool,
     /// Faults that found everything in place, by page (see `fault`).
     pub spurious: [(u64, u32); 8],
-    /// Pages stored to after a fork, oldest first.
-    pub stored: Vec<u64>,
+    /// Pages stored to after a fork.
+    pub stored: Arc<fault::Stored>,
     /// Call sites that jump to the gate.
     pub sites: Sites,
     /// The platform failed: the process must die.
@@ -121,7 +121,18 @@ impl Mm {
     /// # Errors
     /// ENOMEM.
     pub fn new(kernel: &Arc<Kernel>) -> Result<Arc<Mm>, Errno> {
-        let space = kernel.platform.new_space().map_err(|_| Errno::ENOMEM)?;
+        Self::with_space(kernel, kernel.platform.new_space())
+    }
+    /// The same for a fork of this one.
+    fn for_fork(&self) -> Result<Arc<Mm>, Errno> {
+        let space = self.space.fork().transpose();
+        Self::with_space(&self.kernel, space.unwrap_or_else(|| self.kernel.platform.new_space()))
+    }
+    fn with_space(
+        kernel: &Arc<Kernel>,
+        space: Result<Arc<dyn AddressSpace>, PlatformError>,
+    ) -> Result<Arc<Mm>, Errno> {
+        let space = space.map_err(|_| Errno::ENOMEM)?;
         let reserved = kernel.platform.reserved();
         let user_end = if reserved.is_empty() { USER_END } else { reserved.start.min(USER_END) };
         Ok(Arc::new_cyclic(|me| Mm {

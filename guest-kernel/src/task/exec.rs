@@ -83,6 +83,7 @@ pub fn commit(
     }
     let became = if task.is_leader() {
         cpu.switch(image.mm.space())?;
+        task.attach(cpu);
         cpu.reset_fpu()?;
         task.signals.exec();
         if privileged {

@@ -251,6 +251,11 @@ impl Task {
         replace(&self.creds, Arc::new(creds));
         self.publish();
     }
+    /// Has `cpu`, which is in its space, answer calls in a ring.
+    pub(crate) fn attach(self: &Arc<Self>, cpu: &mut dyn crate::platform::Cpu) {
+        cpu.serve_with(Arc::new(serve::Server(self.clone())));
+        *self.answers.lock().unwrap_or_else(PoisonError::into_inner) = cpu.answers();
+    }
     /// Tells its CPU the answers that change only by what the kernel does.
     pub(crate) fn publish(&self) {
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone();

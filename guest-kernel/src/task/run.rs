@@ -121,8 +121,7 @@ fn boot_cpu(task: &Arc<Task>, start: &Start) -> Result<Box<dyn Cpu>, PlatformErr
     let mm = task.mm();
     let mut cpu = task.kernel.platform.new_cpu(mm.space())?;
     *task.kicker.lock().unwrap_or_else(PoisonError::into_inner) = Some(cpu.kicker());
-    cpu.serve_with(Arc::new(super::serve::Server(task.clone())));
-    *task.answers.lock().unwrap_or_else(PoisonError::into_inner) = cpu.answers();
+    task.attach(&mut *cpu);
     task.publish();
     if let Some(fpu) = &start.fpu {
         cpu.set_fpu(fpu)?;

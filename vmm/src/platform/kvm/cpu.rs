@@ -51,14 +51,8 @@ impl KvmCpu {
         pool: Arc<Pool>,
         space: &Arc<dyn AddressSpace>,
     ) -> Result<KvmCpu, PlatformError> {
-        let ring = machine.servers.rings.take(&machine)?;
-        let root = match Space::of(space).and_then(|s| s.new_root(ring.root_entry())) {
-            Ok(root) => Some(root),
-            Err(error) => {
-                machine.servers.rings.give(ring, &machine);
-                return Err(error);
-            }
-        };
+        let (root, ring) = Space::of(space)?.take_root()?;
+        let root = Some(root);
         let (seat, space) = (pool.seat(), space.clone());
         machine.servers.busy();
         let idler = Idler::default();
@@ -340,11 +334,13 @@ impl Cpu for KvmCpu {
         Ok(exit)
     }
     fn switch(&mut self, space: &Arc<dyn AddressSpace>) -> Result<(), PlatformError> {
-        let root = Space::of(space)?.new_root(self.ring.root_entry())?;
+        let (root, ring) = Space::of(space)?.take_root()?;
+        self.ring.hand_over(&ring);
         let old = self.root.replace(root);
+        let old_ring = std::mem::replace(&mut self.ring, ring);
         let before = std::mem::replace(&mut self.space, space.clone());
         if let Some(old) = old {
-            Space::of(&before)?.drop_root(old);
+            Space::of(&before)?.give_root(old, old_ring);
         }
         Ok(())
     }
@@ -396,8 +392,7 @@ impl Drop for KvmCpu {
         }
         self.pool.unseat(&self.seat);
         if let (Some(root), Ok(space)) = (self.root.take(), Space::of(&self.space)) {
-            space.drop_root(root);
+            space.give_root(root, self.ring.clone());
         }
-        self.machine.servers.rings.give(self.ring.clone(), &self.machine);
     }
 }

@@ -25,6 +25,7 @@ use crate::memory::{GuestRam, RAM_BASE};
 /// Retired table pages that are freed in one go.
 const BATCH: usize = 64;
 
+const SHORT: usize = usize::MAX;
 /// Most bytes an edit of an address space has the host commit ahead of the first store.
 const POPULATE: u64 = 2 << 20;
 
@@ -127,6 +128,12 @@ impl Revoker {
             let at = self.slot.wrapping_byte_add(offset);
             // SAFETY: the range lies in our mapping (asserted), into which nobody holds Rust
             // references; the monitor's own accesses go through another mapping.
+            if len <= SHORT {
+                // SAFETY: as above.
+                let rc = unsafe { libc::madvise(at, len, libc::MADV_DONTNEED) };
+                assert!(rc == 0, "madvise: {}", io::Error::last_os_error());
+                continue;
+            }
             let closed = unsafe { libc::mprotect(at, len, libc::PROT_READ) } == 0;
             if !closed {
                 // No host memory to split the mapping: drop the host's entries instead.

@@ -134,6 +134,11 @@ impl Ring {
         let _ = self.page().write_slice(&[0; 4096], 0);
         *self.server.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
+    /// Another CPU's ring takes its place.
+    pub(super) fn hand_over(&self, to: &Ring) {
+        let server = self.server.lock().unwrap_or_else(PoisonError::into_inner).take();
+        *to.server.lock().unwrap_or_else(PoisonError::into_inner) = server;
+    }
     /// Who answers its calls.
     pub(super) fn set_server(&self, server: Arc<dyn Serve>) {
         *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
@@ -251,10 +256,14 @@ impl Rings {
         self.version.fetch_add(1, Ordering::Release);
         Ok(ring)
     }
-    /// Takes a closed ring back; no root leads to it any more.
-    pub(super) fn give(&self, ring: Arc<Ring>, machine: &Machine) {
+    /// Makes a closed ring ready for another CPU.
+    pub(super) fn rest(&self, ring: &Ring) {
         self.known_calls.fetch_add(ring.known_calls(), Ordering::Relaxed);
         ring.forget();
+    }
+    /// Takes a closed ring back; no root leads to it any more.
+    pub(super) fn give(&self, ring: Arc<Ring>, machine: &Machine) {
+        self.rest(&ring);
         let mut state = self.state();
         if state.spare.len() < SPARE {
             state.spare.push(ring);

@@ -9,7 +9,7 @@
 
 use std::{
     any::Any,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use trapgate_firmware::layout;
@@ -20,7 +20,7 @@ use trapgate_kernel::{
 
 use vm_memory::{Bytes, GuestAddress};
 
-use super::{Machine, image::index, revoke::Runs};
+use super::{Machine, image::index, revoke::Runs, ring::Ring};
 
 /// Page-table entries (SDM vol. 3, 4.5).
 pub(super) mod pte {
@@ -72,18 +72,67 @@ struct Inner {
     /// The user entries every root copies; never loaded into CR3 itself.
     master: Frame,
     roots: Vec<Gpa>,
+    /// Of the roots, those that no CPU uses, for the next one.
+    idle: Vec<(Frame, Arc<Ring>)>,
+    /// The tables are an ended space's and still lead to its frames.
+    stale: bool,
 }
+
+/// The tables of an ended space. Making new ones costs more than putting right what differs: KVM has to
+/// forget what it knows of a page before it can be another table, and then learns all of it anew.
+struct Tree {
+    master: Frame,
+    idle: Vec<(Frame, Arc<Ring>)>,
+}
+
+impl Tree {
+    /// Gives the pages up. No CPU uses them, so nothing needs a zap: retiring cuts every table out of KVM's
+    /// shadow before its page is used again.
+    fn retire(self, machine: &Machine) {
+        for (root, ring) in self.idle {
+            machine.revoker.retire(root, machine);
+            machine.servers.rings.give(ring, machine);
+        }
+        retire_tree(machine, self.master.gpa(), 4);
+        machine.revoker.retire(self.master, machine);
+    }
+}
+
+/// Trees of a space's ended forks; `None` once the space itself has ended.
+struct Nursery(Mutex<Option<Vec<Tree>>>);
+
+impl Nursery {
+    fn trees(&self) -> MutexGuard<'_, Option<Vec<Tree>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Trees kept for a space's next forks.
+const TREES: usize = 2;
+/// Roots kept for a space's next CPUs.
+const IDLE: usize = 2;
 
 /// One guest address space.
 pub(super) struct Space {
     machine: Arc<Machine>,
     inner: Mutex<Inner>,
+    /// For its forks.
+    nursery: Arc<Nursery>,
+    /// Where its own tables go in the end.
+    home: Weak<Nursery>,
 }
 
 impl Space {
     pub(super) fn new(machine: Arc<Machine>) -> Result<Space, PlatformError> {
         let master = table(&machine)?;
-        Ok(Space { machine, inner: Mutex::new(Inner { master, roots: Vec::new() }) })
+        Ok(Self::made_of(machine, Tree { master, idle: Vec::new() }, false, Weak::new()))
+    }
+    fn made_of(machine: Arc<Machine>, tree: Tree, stale: bool, home: Weak<Nursery>) -> Space {
+        let Tree { master, idle } = tree;
+        let roots = idle.iter().map(|(root, _)| root.gpa()).collect();
+        let inner = Mutex::new(Inner { master, roots, idle, stale });
+        let nursery = Arc::new(Nursery(Mutex::new(Some(Vec::new()))));
+        Space { machine, inner, nursery, home }
     }
     /// The KVM space behind `space`.
     pub(super) fn of(space: &Arc<dyn AddressSpace>) -> Result<&Space, PlatformError> {
@@ -95,11 +144,28 @@ impl Space {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    /// A root for one CPU, whose entry `PML4_PRIVATE` is `private`.
-    pub(super) fn new_root(&self, private: u64) -> Result<Frame, PlatformError> {
+    /// A root for one CPU, and the ring to which its entry `PML4_PRIVATE` leads.
+    pub(super) fn take_root(&self) -> Result<(Frame, Arc<Ring>), PlatformError> {
+        let mut inner = self.inner();
+        if inner.stale {
+            inner.stale = false;
+            self.edit(&inner, &[Edit::Unmap { va: 0, len: USER_END }])?;
+        }
+        if let Some(pair) = inner.idle.pop() {
+            return Ok(pair);
+        }
+        let ring = self.machine.servers.rings.take(&self.machine)?;
+        match self.new_root(&mut inner, ring.root_entry()) {
+            Ok(root) => Ok((root, ring)),
+            Err(error) => {
+                self.machine.servers.rings.give(ring, &self.machine);
+                Err(error)
+            }
+        }
+    }
+    fn new_root(&self, inner: &mut Inner, private: u64) -> Result<Frame, PlatformError> {
         let root = table(&self.machine)?;
         let frames = &self.machine.ram.frames;
-        let mut inner = self.inner();
         for slot in 0..layout::PML4_USER {
             let entry = pte::load(frames, inner.master.gpa(), slot);
             if entry != 0 {
@@ -132,28 +198,22 @@ impl Space {
         }
         None
     }
-    /// Takes back a root that no vCPU will run on again.
-    pub(super) fn drop_root(&self, root: Frame) {
-        self.inner().roots.retain(|gpa| *gpa != root.gpa());
+    /// Takes back a root that no vCPU runs on any more, and its ring.
+    pub(super) fn give_root(&self, root: Frame, ring: Arc<Ring>) {
+        self.machine.servers.rings.rest(&ring);
+        let mut inner = self.inner();
+        if inner.idle.len() < IDLE {
+            inner.idle.push((root, ring));
+            return;
+        }
+        inner.roots.retain(|gpa| *gpa != root.gpa());
+        drop(inner);
         self.machine.revoker.retire(root, &self.machine);
+        self.machine.servers.rings.give(ring, &self.machine);
     }
-}
-
-/// A page for a table, zeroed.
-pub(super) fn table(machine: &Machine) -> Result<Frame, PlatformError> {
-    let frame = machine.ram.frames.alloc().or_else(|| {
-        machine.revoker.settle(machine);
-        machine.ram.frames.alloc()
-    });
-    let frame = frame.ok_or(PlatformError::OutOfMemory("page tables"))?;
-    machine.revoker.count_table();
-    Ok(frame)
-}
-
-impl AddressSpace for Space {
-    fn apply(&self, edits: &[Edit]) -> Result<(), PlatformError> {
-        let inner = self.inner();
-        let mut editor = Editor { machine: &self.machine, inner: &inner, runs: Runs::default() };
+    /// Makes `edits` in the locked tables.
+    fn edit(&self, inner: &Inner, edits: &[Edit]) -> Result<(), PlatformError> {
+        let mut editor = Editor { machine: &self.machine, inner, runs: Runs::default() };
         let mut result = Ok(());
         let mut stores = Runs::default();
         for edit in edits {
@@ -191,6 +251,56 @@ impl AddressSpace for Space {
         }
         result
     }
+}
+
+/// The first edits of a space that has an ended one's tables: they map what they map and remove all else.
+fn over_stale(edits: &[Edit]) -> Vec<Edit> {
+    let everything = Edit::Unmap { va: 0, len: USER_END };
+    let mut all = Vec::with_capacity(2 * edits.len() + 1);
+    let mut at = 0;
+    for edit in edits {
+        let Edit::Map { va, len, .. } = *edit else { return [&[everything], edits].concat() };
+        let Some(end) = va.checked_add(len).filter(|end| va >= at && *end <= USER_END) else {
+            return [&[everything], edits].concat();
+        };
+        if va > at {
+            all.push(Edit::Unmap { va: at, len: va - at });
+        }
+        all.push(*edit);
+        at = end;
+    }
+    all.push(Edit::Unmap { va: at, len: USER_END - at });
+    all
+}
+
+/// A page for a table, zeroed.
+pub(super) fn table(machine: &Machine) -> Result<Frame, PlatformError> {
+    let frame = machine.ram.frames.alloc().or_else(|| {
+        machine.revoker.settle(machine);
+        machine.ram.frames.alloc()
+    });
+    let frame = frame.ok_or(PlatformError::OutOfMemory("page tables"))?;
+    machine.revoker.count_table();
+    Ok(frame)
+}
+
+impl AddressSpace for Space {
+    fn apply(&self, edits: &[Edit]) -> Result<(), PlatformError> {
+        let mut inner = self.inner();
+        if std::mem::take(&mut inner.stale) {
+            return self.edit(&inner, &over_stale(edits));
+        }
+        self.edit(&inner, edits)
+    }
+    fn fork(&self) -> Result<Option<Arc<dyn AddressSpace>>, PlatformError> {
+        let tree = self.nursery.trees().as_mut().and_then(Vec::pop);
+        let home = Arc::downgrade(&self.nursery);
+        let (tree, stale) = match tree {
+            Some(tree) => (tree, true),
+            None => (Tree { master: table(&self.machine)?, idle: Vec::new() }, false),
+        };
+        Ok(Some(Arc::new(Self::made_of(self.machine.clone(), tree, stale, home))))
+    }
     fn end(&self) -> Result<(), PlatformError> {
         // No root leads here any more, and a root's page is cut out of KVM's shadow and flushed from every
         // vCPU before it is used again. What KVM still knows of the space nobody can reach.
@@ -203,12 +313,20 @@ impl AddressSpace for Space {
 
 impl Drop for Space {
     fn drop(&mut self) {
-        // No CPU uses the space, so nothing needs a zap: retiring cuts every table out of KVM's
-        // shadow before its page is used again.
         let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let master = inner.master.clone();
-        retire_tree(&self.machine, master.gpa(), 4);
-        self.machine.revoker.retire(master, &self.machine);
+        let tree = Tree { master: inner.master.clone(), idle: std::mem::take(&mut inner.idle) };
+        for tree in self.nursery.trees().take().into_iter().flatten() {
+            tree.retire(&self.machine);
+        }
+        if let Some(home) = self.home.upgrade()
+            && let Some(trees) = home.trees().as_mut()
+            && trees.len() < TREES
+        {
+            // What it still leads to is put right before a CPU gets there (`over_stale`).
+            trees.push(tree);
+            return;
+        }
+        tree.retire(&self.machine);
     }
 }
 
