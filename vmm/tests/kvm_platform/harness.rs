@@ -69,7 +69,7 @@ pub struct Vm {
     pub space: Arc<dyn AddressSpace>,
     pub code: Frame,
     pub data: Frame,
-    _stack: Frame,
+    pub _stack: Frame,
 }
 
 impl Vm {

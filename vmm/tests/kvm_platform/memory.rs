@@ -290,3 +290,56 @@ fn bad_edits_are_refused() {
     assert_eq!(fault(&mut *cpu, &mut start()).access, Access::Exec);
     let _ = RW;
 }
+
+/// A fork takes over the tables of one that ended: never what they led to.
+#[test]
+fn forks_take_over_tables_and_nothing_else() {
+    let Some(vm) = Vm::new(touches()) else { return };
+    let far = 0x6_0000_0000u64;
+    let child = |edits: &[Edit]| {
+        let space = vm.space.fork().expect("a fork").expect("a space of its own");
+        space.apply(edits).expect("edits");
+        Vm { space, ..Vm::on(&vm.ram, &vm.platform, touches()) }
+    };
+    let page = |va, gpa, prot| Edit::Map { va, gpa, len: PAGE_SIZE, prot };
+    let code = page(CODE, vm.code.gpa(), super::harness::RX);
+    for round in 0..40u64 {
+        let secret = vm.frame();
+        secret.write(0, &(0x5ec_0000 + round).to_le_bytes());
+        {
+            let first = child(&[code, page(far, secret.gpa(), RW)]);
+            let mut cpu = first.cpu();
+            assert_eq!(read(&first, &mut *cpu, far), Some(0x5ec_0000 + round));
+            // Beside it, so that its table stays in use.
+            first.map(far + PAGE_SIZE, secret.gpa(), RW);
+            assert!(read(&first, &mut *cpu, far + PAGE_SIZE).is_some());
+        }
+        let other = vm.frame();
+        other.write(0, &round.to_le_bytes());
+        let edits = match round % 4 {
+            // Nothing at all; elsewhere; the same place with another page; no order to rely on.
+            0 => vec![code],
+            1 => vec![code, page(far + 2 * PAGE_SIZE, other.gpa(), RW)],
+            2 => vec![code, page(far, other.gpa(), Prot::READ)],
+            _ => vec![page(far + 2 * PAGE_SIZE, other.gpa(), RW), code],
+        };
+        let second = child(&edits);
+        let mut cpus = [second.cpu(), second.cpu()];
+        for cpu in &mut cpus {
+            let expected = (round % 4 == 2).then_some(round);
+            assert_eq!(read(&second, &mut **cpu, far), expected, "round {round}");
+            assert_eq!(read(&second, &mut **cpu, far + PAGE_SIZE), None, "round {round}");
+            let mut regs = Registers { rip: CODE + 16, rbx: far, rax: 7, ..start() };
+            let stored = run(&mut **cpu, &mut regs);
+            assert!(matches!(stored, Exit::Fault(f) if f.access == Access::Write), "{stored:?}");
+            assert_eq!(super::harness::word(&secret, 0), 0x5ec_0000 + round);
+        }
+        // A fork that a CPU enters before anything is mapped.
+        drop(cpus);
+        drop(second);
+        let empty = vm.space.fork().expect("a fork").expect("a space of its own");
+        let mut cpu = vm.platform.new_cpu(&empty).expect("a CPU");
+        let f = fault(&mut *cpu, &mut Registers { rbx: far, ..start() });
+        assert_eq!((f.vector, f.addr, f.access), (14, CODE, Access::Exec), "round {round}");
+    }
+}
