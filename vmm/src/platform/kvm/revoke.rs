@@ -25,7 +25,8 @@ use crate::memory::{GuestRam, RAM_BASE};
 /// Retired table pages that are freed in one go.
 const BATCH: usize = 64;
 
-const SHORT: usize = usize::MAX;
+/// Longest run of which a zap drops the host's own entries as well.
+const SHORT: usize = 128 << 10;
 /// Most bytes an edit of an address space has the host commit ahead of the first store.
 const POPULATE: u64 = 2 << 20;
 
@@ -109,10 +110,11 @@ impl Revoker {
 
     /// On return no vCPU can use a translation to these frames that is no longer in the page tables.
     ///
-    /// Write protection taken away and given back makes the MMU notifier do that, and unlike
-    /// MADV_DONTNEED leaves the host's own entries in place: touching the frame again is then six
-    /// times cheaper. The price is a window in which a vCPU that stores to the frame, rightly,
-    /// through another translation leaves KVM_RUN with EFAULT; see [`Revoker::pass`].
+    /// Whatever takes the host's own entries away, or write access from them, makes the MMU notifier do
+    /// that. MADV_DONTNEED does the first, which for a few pages is cheapest. Touching them again costs
+    /// three times as much, so from longer runs write protection is taken and given back, for which the
+    /// host splits and merges its mapping (20 us). The price is a window in which a vCPU that stores to the
+    /// frame, rightly, through another translation leaves KVM_RUN with EFAULT; see [`Revoker::pass`].
     pub(super) fn zap(&self, runs: Runs, counters: &Counters) {
         if runs.0.is_empty() {
             return;
@@ -129,18 +131,13 @@ impl Revoker {
             // SAFETY: the range lies in our mapping (asserted), into which nobody holds Rust
             // references; the monitor's own accesses go through another mapping.
             if len <= SHORT {
-                // SAFETY: as above.
-                let rc = unsafe { libc::madvise(at, len, libc::MADV_DONTNEED) };
-                assert!(rc == 0, "madvise: {}", io::Error::last_os_error());
+                drop_entries(at, len);
                 continue;
             }
             let closed = unsafe { libc::mprotect(at, len, libc::PROT_READ) } == 0;
             if !closed {
                 // No host memory to split the mapping: drop the host's entries instead.
-                // SAFETY: as above; on a shared file mapping MADV_DONTNEED discards page-table
-                // entries, not data (madvise(2)).
-                let rc = unsafe { libc::madvise(at, len, libc::MADV_DONTNEED) };
-                assert!(rc == 0, "madvise: {}", io::Error::last_os_error());
+                drop_entries(at, len);
             }
             // SAFETY: as above.
             let rc = unsafe { libc::mprotect(at, len, libc::PROT_READ | libc::PROT_WRITE) };
@@ -224,6 +221,14 @@ impl Revoker {
         self.zap(runs, &machine.counters);
         self.tables.fetch_sub(frames.len() as u64, Ordering::Relaxed);
     }
+}
+
+/// Drops the host's entries for a part of KVM's mapping.
+fn drop_entries(at: *mut libc::c_void, len: usize) {
+    // SAFETY: the caller's range lies in the slot's mapping, into which nobody holds Rust references; on a
+    // shared file mapping MADV_DONTNEED discards page-table entries, not data (madvise(2)).
+    let rc = unsafe { libc::madvise(at, len, libc::MADV_DONTNEED) };
+    assert!(rc == 0, "madvise: {}", io::Error::last_os_error());
 }
 
 impl Drop for Revoker {
