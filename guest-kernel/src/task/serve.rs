@@ -3,7 +3,7 @@
 //!
 //! The platform sees to it that the task's own thread does nothing for it meanwhile.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, atomic::Ordering};
 
 use super::{
     Task,
@@ -56,8 +56,13 @@ impl Serve for Server {
             Err(Stop::Exit) => return Served::Leave(0),
         };
         record(task, &call, Some(value), kernel.now().saturating_sub(started));
-        if let Some(after) = caller {
-            task.mm().note_call(after, number, kernel.table.has_known_answer(number), true);
+        match caller {
+            Some(after) => {
+                task.mm().note_call(after, number, kernel.table.has_known_answer(number), true);
+            }
+            None => {
+                kernel.stats.jumped.fetch_add(1, Ordering::Relaxed);
+            }
         }
         if task.has_work() { Served::Leave(value) } else { Served::Value(value) }
     }
