@@ -2,8 +2,9 @@
 //!
 //! Modules: `image` puts the ring-0 image into guest RAM; `space` edits page tables; `revoke` makes
 //! removed translations unusable; `vcpu` is one virtual CPU; `pool` leases them; `cpu` runs guest
-//! code; `ring` is a thread's ring page, `server` answers the calls in rings; `fpu` checks XSAVE areas; `probe` finds out what kind of host this is. Design notes:
-//! docs/gate.md and docs/revocation.md.
+//! code; `ring` is a thread's ring page, `server` answers the calls in rings, `protocol` is who of them may
+//! when; `fpu` checks XSAVE areas; `probe` finds out what kind of host this is. Design notes: docs/gate.md and
+//! docs/revocation.md.
 
 mod cpu;
 mod fpu;
@@ -11,6 +12,7 @@ mod image;
 mod kick;
 mod pool;
 pub mod probe;
+pub mod protocol;
 mod revoke;
 mod ring;
 mod server;

@@ -4,11 +4,11 @@
 //! One call at most is in a ring: the thread that made it waits. Words in the page belong to the guest
 //! and are hostile; what they can do is give that guest other answers. Which thread of the monitor acts
 //! for the guest never follows from them: a server serves a ring only while it is *open*, that is, while
-//! its vCPU is in KVM_RUN, and holds the ring's lock meanwhile; [`Ring::settle`] takes that lock. So a
-//! CPU's own thread and a server never act for one guest thread at once.
+//! its vCPU is in KVM_RUN, and holds the ring's lock meanwhile; whoever closes the ring takes that lock. So a
+//! CPU's own thread and a server never act for one guest thread at once. The steps are in `protocol`.
 
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -22,6 +22,7 @@ use vm_memory::{Bytes, VolatileSlice};
 use super::{
     Kind, Machine,
     image::{at, index},
+    protocol::{self, Words},
     space::{pte, table},
 };
 
@@ -82,15 +83,6 @@ impl Ring {
         // Inside the page: this cannot fail.
         self.page().load(at(offset), Ordering::Relaxed).unwrap_or(0)
     }
-    fn state(&self) -> u32 {
-        self.page().load(at(layout::RING_STATE), Ordering::Acquire).unwrap_or(0)
-    }
-    fn set_state(&self, state: u32) {
-        let _ = self.page().store(state, at(layout::RING_STATE), Ordering::Release);
-    }
-    fn set_value(&self, value: u64) {
-        let _ = self.page().store(value, at(layout::RING_VALUE), Ordering::Relaxed);
-    }
     fn retire(&self, machine: &Machine) {
         for page in self.pages {
             machine.revoker.retire(Frame::from_gpa(&self.ram, page), machine);
@@ -100,11 +92,11 @@ impl Ring {
     fn forget(&self) {
         let _ = self.known().write_slice(&[0xff; 4096], 0);
         let _ = self.page().write_slice(&[0; 4096], 0);
-        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.lock() = None;
     }
     /// Who answers its calls.
     pub(super) fn set_server(&self, server: Arc<dyn Serve>) {
-        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
+        *self.lock() = Some(server);
     }
     /// Calls answered from the page of known answers so far, as the gate says.
     pub(super) fn known_calls(&self) -> u64 {
@@ -117,32 +109,14 @@ impl Ring {
     }
     /// Answers the call in the ring if there is one and `open` says that its vCPU is in the guest; how.
     pub(super) fn serve(&self, open: impl Fn() -> bool) -> Option<Served> {
-        let server = self.server.try_lock().ok()?;
-        if !open() || !self.is_posted() {
-            return None;
-        }
-        // Copied once: the guest may write while we read.
-        let word = |i: u64| self.word(layout::RING_ARGS + i * 8);
-        let args = [word(0), word(1), word(2), word(3), word(4), word(5)];
-        let number = self.word(layout::RING_NUMBER);
-        let caller = Some(self.word(layout::RING_CALLER)).filter(|at| *at != 0);
-        let served = server.as_ref()?.serve(number, args, caller);
-        self.set_state(match served {
-            Served::Value(value) => {
-                self.set_value(value);
-                layout::STATE_DONE
-            }
-            Served::Leave(value) => {
-                self.set_value(value);
-                layout::STATE_LEAVE
-            }
-            Served::Punt => layout::STATE_PUNT,
-        });
-        Some(served)
-    }
-    /// Waits until no server acts for this CPU. The ring is not open any more.
-    pub(super) fn settle(&self) {
-        drop(self.server.lock().unwrap_or_else(PoisonError::into_inner));
+        protocol::serve(self, open, |server| {
+            // Copied once: the guest may write while we read.
+            let word = |i: u64| self.word(layout::RING_ARGS + i * 8);
+            let args = [word(0), word(1), word(2), word(3), word(4), word(5)];
+            let number = self.word(layout::RING_NUMBER);
+            let caller = Some(self.word(layout::RING_CALLER)).filter(|at| *at != 0);
+            Some(server.as_ref()?.serve(number, args, caller))
+        })
     }
 
     /// Turns the registers of a vCPU that stopped in the gate at `regs.rip` into its caller's: as at
@@ -164,14 +138,36 @@ impl Ring {
         if rip < phases.posted || rip >= phases.jump {
             return Found::Call;
         }
-        let state = self.state();
-        self.set_state(layout::STATE_IDLE);
-        let finishing = rip >= phases.answered && rip < phases.unposted;
-        if finishing || state == layout::STATE_DONE || state == layout::STATE_LEAVE {
-            regs.rax = self.word(layout::RING_VALUE);
-            return Found::Answered;
+        let taken = rip >= phases.answered && rip < phases.unposted;
+        match protocol::take_back(self, taken) {
+            Some(value) => {
+                regs.rax = value;
+                Found::Answered
+            }
+            None => Found::Call,
         }
-        Found::Call
+    }
+}
+
+impl Words for Ring {
+    type Lock<'a> = MutexGuard<'a, Option<Arc<dyn Serve>>>;
+    fn lock(&self) -> Self::Lock<'_> {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn try_lock(&self) -> Option<Self::Lock<'_>> {
+        self.server.try_lock().ok()
+    }
+    fn state(&self) -> u32 {
+        self.page().load(at(layout::RING_STATE), Ordering::Acquire).unwrap_or(0)
+    }
+    fn set_state(&self, state: u32) {
+        let _ = self.page().store(state, at(layout::RING_STATE), Ordering::Release);
+    }
+    fn value(&self) -> u64 {
+        self.word(layout::RING_VALUE)
+    }
+    fn set_value(&self, value: u64) {
+        let _ = self.page().store(value, at(layout::RING_VALUE), Ordering::Relaxed);
     }
 }
 

@@ -26,6 +26,7 @@ use vm_memory::Bytes;
 use super::{
     Machine,
     image::at,
+    protocol,
     ring::{Ring, Rings},
 };
 
@@ -183,8 +184,9 @@ impl Servers {
     /// It has left; on return no server acts for it.
     pub(super) fn close_ring(&self, ring: &Ring) {
         if let Some((word, bit)) = self.bit(ring) {
-            word.fetch_and(!bit, Ordering::AcqRel);
-            ring.settle();
+            protocol::close(ring, || {
+                word.fetch_and(!bit, Ordering::AcqRel);
+            });
         }
     }
     /// A core is left for one more thread that looks at rings.
