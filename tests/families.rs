@@ -45,7 +45,7 @@ macro_rules! families {
 }
 
 families! {
-    clocks clone cred dirs efault epoll eventfd exec fcntl file_io file_open file_seek flock fork gate
+    clocks clone counts cred dirs efault epoll eventfd exec fcntl file_io file_open file_seek flock fork gate
     futex inotify memfd mmap mmap_file mount mprotect mq mremap netlink path pipe poll proc pty rename
     resource rewrite shm signalfd signals splice stat tcp threads timerfd traps udp unix_dgram unix_pass unix_stream
     wait

@@ -10,7 +10,7 @@
 //! * Adding or widening a translation is seen by every CPU at its next fault at the latest;
 //!   removing, narrowing or redirecting one is seen by every CPU before `apply` returns.
 
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use bitflags::bitflags;
 
@@ -132,7 +132,11 @@ pub trait Platform: Send + Sync {
     fn jump_gate(&self) -> Option<u64> {
         None
     }
-    /// Counters for `--stats`: name and value, in display order.
+    /// What went on below the kernel, for `--stats`.
+    fn traffic(&self) -> Traffic {
+        Traffic::default()
+    }
+    /// Further counters of this platform alone: name and value, in display order.
     fn counters(&self) -> Vec<(&'static str, u64)> {
         Vec::new()
     }
@@ -141,6 +145,35 @@ pub trait Platform: Send + Sync {
     fn in_use(&self) -> Vec<(&'static str, u64)> {
         Vec::new()
     }
+}
+
+/// What a platform did that the kernel does not see. Zero where it has no such thing.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Traffic {
+    /// Calls answered inside the guest, as the guest's own memory says.
+    pub in_guest: u64,
+    /// Calls in rings that server threads answered.
+    pub by_servers: u64,
+    /// Calls in rings that threads about to sleep answered.
+    pub by_sleepers: u64,
+    /// Calls that were in a ring and were left to the caller's own thread.
+    pub passed_on: u64,
+    /// Server threads.
+    pub servers: u64,
+    /// Times a server was woken.
+    pub wakes: u64,
+    /// Times a server went to sleep.
+    pub sleeps: u64,
+    /// How long servers were awake, all of them together.
+    pub awake: Duration,
+    /// Entries that the host refused because a page was being revoked.
+    pub refused: u64,
+    /// Exits that no guest should be able to cause; they reach the kernel as vector 8.
+    pub strange: u64,
+    /// Revocations.
+    pub zaps: u64,
+    /// Pages they took away.
+    pub zapped_pages: u64,
 }
 
 /// Shape of the FPU state that [`Cpu::fpu`] returns (SDM vol. 1, 13.4).

@@ -6,7 +6,7 @@ use std::{
     os::unix::ffi::OsStrExt,
     path::Path,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use trapgate_kernel::{
@@ -33,10 +33,10 @@ use crate::{
     console::Console,
     events::{self, Ended, Target},
     exit,
-    host::{self, LinuxHost, Streams},
+    host::{self, LinuxHost, Resident, Streams},
     memory::GuestRam,
     platform::kvm::KvmOptions,
-    stats,
+    stats::{self, Phases},
 };
 
 /// Variables passed on from the host when no `--env` is given.
@@ -74,18 +74,28 @@ pub fn command(args: &RunArgs) -> u8 {
 }
 
 fn run(args: &RunArgs) -> Result<u8, Failure> {
-    let begun = Instant::now();
+    let host = Arc::new(LinuxHost::new());
+    let mut phases = Phases::begin(host.clone());
+    // Where the host tells no peak the statistics go without it.
+    let resident = args.stats.and_then(|_| Resident::open().ok());
     events::block_signals().map_err(|e| format!("cannot block signals: {e}"))?;
-    let kernel = boot(args)?;
+    let kernel = boot(args, host, &mut phases)?;
     let baseline = kernel.in_use().counts;
     let streams = Streams::new().map_err(|e| format!("cannot watch standard streams: {e}"))?;
     let console = Console::new(&kernel).map_err(|e| format!("cannot use the terminal: {e}"))?;
     let console = console.map(Arc::new);
-    let handle = Arc::new(first_program(args, &kernel, &streams, console.as_deref())?);
+    phases.end("kernel");
+    let first = First { args, kernel: &kernel, streams: &streams, console: console.as_deref() };
+    let handle = Arc::new(first.program(&mut phases)?);
     let ended = supervise(args, &handle, console.as_ref())?;
+    // The program's own thread took this moment; none, if it never came that far.
+    let entered = kernel.stats.first_entry.get();
+    phases.end_at("start", entered.copied().unwrap_or_default());
+    phases.end("guest");
     let status = handle.status();
     drop(console);
     let all_gone = kernel.shutdown(PATIENCE);
+    phases.end("teardown");
     if let Some(report) = kernel.failures.fatal() {
         exit::complain(&format!("a bug in trapgate ended the VM: {report}"));
         return Ok(exit::FAILURE);
@@ -95,7 +105,10 @@ fn run(args: &RunArgs) -> Result<u8, Failure> {
     }
     match args.stats {
         // The statistics have the notes as well.
-        Some(format) => stats::report(&kernel, format, &baseline, begun.elapsed()),
+        Some(format) => {
+            let peak = resident.and_then(|resident| resident.peak());
+            stats::Report::new(&kernel, &phases, peak, &baseline).print(format);
+        }
         None => kernel.failures.notes().iter().for_each(|note| exit::complain(note)),
     }
     Ok(match (ended, status) {
@@ -110,8 +123,7 @@ fn run(args: &RunArgs) -> Result<u8, Failure> {
     })
 }
 
-fn boot(args: &RunArgs) -> Result<Arc<Kernel>, Failure> {
-    let host = Arc::new(LinuxHost::new());
+fn boot(args: &RunArgs, host: Arc<LinuxHost>, phases: &mut Phases) -> Result<Arc<Kernel>, Failure> {
     let total = host.total_memory();
     let memory = args.mem.unwrap_or_else(|| (total / 2).clamp(LEAST_MEMORY, DEFAULT_MEMORY));
     if memory < LEAST_MEMORY {
@@ -124,6 +136,7 @@ fn boot(args: &RunArgs) -> Result<Arc<Kernel>, Failure> {
         return Err(message.into());
     }
     let ram = GuestRam::new(memory).map_err(|error| error.to_string())?;
+    phases.end("memory");
     let vcpus = args.vcpus.map(usize::from);
     let servers = match args.gate {
         Gate::Exit => 0,
@@ -134,6 +147,7 @@ fn boot(args: &RunArgs) -> Result<Arc<Kernel>, Failure> {
     let options =
         KvmOptions { servers, always, rewrite: !args.no_rewrite, ..KvmOptions::default() };
     let platform = backend::start(args.backend, &ram, options)?;
+    phases.end("platform");
     let cpus = vcpus.unwrap_or_else(|| host.cpus()).max(1);
     let config = Config { hostname: args.hostname.clone(), cpus, memory };
     let kernel = Kernel::new(Parts { platform, host, frames: ram.frames.clone(), config });
@@ -226,96 +240,107 @@ fn words(errno: Errno) -> String {
     text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
-fn first_program(
-    args: &RunArgs,
-    kernel: &Arc<Kernel>,
-    streams: &Arc<Streams>,
-    console: Option<&Console>,
-) -> Result<Handle, Failure> {
-    let bytes = |path: &Path| path.as_os_str().as_bytes().to_vec();
-    let mut config = FsConfig {
-        root: Some(args.root.clone()),
-        binds: args
-            .bind
-            .iter()
-            .map(|b| setup::Bind {
-                source: b.source.clone(),
-                target: bytes(&b.target),
-                read_only: b.read_only,
-            })
-            .collect(),
-        tmpfs: args.tmpfs.iter().map(|t| bytes(t)).collect(),
-        cwd: args.cwd.as_deref().map(bytes).unwrap_or_default(),
-    };
-    let fs = match setup::build(kernel, &config) {
-        Ok(fs) => fs,
-        Err(error) => return Err(format!("{error} ({})", words(error.errno())).into()),
-    };
-    if args.cwd.is_none()
-        && let Ok(cwd) = std::env::current_dir()
-    {
-        // The current directory is a courtesy: where the guest has none like it, / serves.
-        config.cwd = bytes(&cwd);
-        let who = Actor::kernel(kernel, &fs);
-        if let Ok(place) = vfs::find(&who, &fs.root(), &config.cwd, true)
-            && place.attr().is_ok_and(|a| a.is_dir())
+/// What the first program is made from.
+struct First<'a> {
+    args: &'a RunArgs,
+    kernel: &'a Arc<Kernel>,
+    streams: &'a Arc<Streams>,
+    console: Option<&'a Console>,
+}
+
+impl First<'_> {
+    fn program(&self, phases: &mut Phases) -> Result<Handle, Failure> {
+        let First { args, kernel, streams, console } = *self;
+        let bytes = |path: &Path| path.as_os_str().as_bytes().to_vec();
+        let mut config = FsConfig {
+            root: Some(args.root.clone()),
+            binds: args
+                .bind
+                .iter()
+                .map(|b| setup::Bind {
+                    source: b.source.clone(),
+                    target: bytes(&b.target),
+                    read_only: b.read_only,
+                })
+                .collect(),
+            tmpfs: args.tmpfs.iter().map(|t| bytes(t)).collect(),
+            cwd: args.cwd.as_deref().map(bytes).unwrap_or_default(),
+        };
+        let fs = match setup::build(kernel, &config) {
+            Ok(fs) => fs,
+            Err(error) => return Err(format!("{error} ({})", words(error.errno())).into()),
+        };
+        if args.cwd.is_none()
+            && let Ok(cwd) = std::env::current_dir()
         {
-            fs.set_cwd(place);
+            // The current directory is a courtesy: where the guest has none like it, / serves.
+            config.cwd = bytes(&cwd);
+            let who = Actor::kernel(kernel, &fs);
+            if let Ok(place) = vfs::find(&who, &fs.root(), &config.cwd, true)
+                && place.attr().is_ok_and(|a| a.is_dir())
+            {
+                fs.set_cwd(place);
+            }
         }
-    }
-    let creds = args.user.map_or_else(|| Creds::user(0, 0), |(uid, gid)| Creds::user(uid, gid));
-    let creds = Arc::new(creds);
-    let who = Actor { kernel: kernel.clone(), creds: creds.clone(), fs: fs.clone(), task: None };
-    let envp = environment(args);
-    let argv: Vec<Vec<u8>> = args.program.iter().map(|a| a.as_bytes().to_vec()).collect();
-    let (path, file) = find_program(&who, &argv[0], &envp)?;
-    let open = |path: &[u8]| vfs::open_exec(&who, &who.fs.cwd(), path, true);
-    let image = exec_image::load(exec_image::Request {
-        kernel,
-        file,
-        path: &path,
-        argv,
-        envp,
-        creds: &creds,
-        stack_limit: rlimit::defaults()[rlimit::STACK].0,
-        randomize: true,
-        open: &open,
-    })
-    .map_err(|errno| Failure {
-        message: format!(
-            "cannot execute '{}': {}",
-            String::from_utf8_lossy(&path),
-            describe(errno)
-        ),
-        // It was found: what is missing is the interpreter it names.
-        status: match errno {
-            Errno::ENOENT | Errno::ENOTDIR => exit::NOT_FOUND,
-            _ => exit::NOT_EXECUTABLE,
-        },
-    })?;
-    let files = Arc::new(FdTable::default());
-    for number in 0..3_u8 {
-        let terminal = match number {
-            0 => std::io::stdin().is_terminal(),
-            1 => std::io::stdout().is_terminal(),
-            _ => std::io::stderr().is_terminal(),
-        };
-        let stream = match console {
-            Some(console) if terminal => console.guest.file(&who).ok(),
-            _ => streams.open(number),
-        };
-        if let Some(stream) = stream {
-            // The table is empty and three is below any limit.
-            let _ = files.replace(i32::from(number), stream, false, 3);
+        phases.end("root");
+        let creds = args.user.map_or_else(|| Creds::user(0, 0), |(uid, gid)| Creds::user(uid, gid));
+        let creds = Arc::new(creds);
+        let who =
+            Actor { kernel: kernel.clone(), creds: creds.clone(), fs: fs.clone(), task: None };
+        let envp = environment(args);
+        let argv: Vec<Vec<u8>> = args.program.iter().map(|a| a.as_bytes().to_vec()).collect();
+        let (path, file) = find_program(&who, &argv[0], &envp)?;
+        let open = |path: &[u8]| vfs::open_exec(&who, &who.fs.cwd(), path, true);
+        let image = exec_image::load(exec_image::Request {
+            kernel,
+            file,
+            path: &path,
+            argv,
+            envp,
+            creds: &creds,
+            stack_limit: rlimit::defaults()[rlimit::STACK].0,
+            randomize: true,
+            open: &open,
+        })
+        .map_err(|errno| Failure {
+            message: format!(
+                "cannot execute '{}': {}",
+                String::from_utf8_lossy(&path),
+                describe(errno)
+            ),
+            // It was found: what is missing is the interpreter it names.
+            status: match errno {
+                Errno::ENOENT | Errno::ENOTDIR => exit::NOT_FOUND,
+                _ => exit::NOT_EXECUTABLE,
+            },
+        })?;
+        let files = Arc::new(FdTable::default());
+        for number in 0..3_u8 {
+            let terminal = match number {
+                0 => std::io::stdin().is_terminal(),
+                1 => std::io::stdout().is_terminal(),
+                _ => std::io::stderr().is_terminal(),
+            };
+            let stream = match console {
+                Some(console) if terminal => console.guest.file(&who).ok(),
+                _ => streams.open(number),
+            };
+            if let Some(stream) = stream {
+                // The table is empty and three is below any limit.
+                let _ = files.replace(i32::from(number), stream, false, 3);
+            }
         }
+        phases.end("program");
+        // From here on the guest may run: the monitor gives up every call it will not need.
+        host::seccomp::install(kernel.platform.name()).map_err(|error| error.to_string())?;
+        phases.end("confine");
+        let comm = comm_from(&image.comm);
+        let parts =
+            TaskParts { mm: image.mm, files, fs, creds, signals: TaskSignals::default(), comm };
+        kernel
+            .start_first(parts, image.regs, console.map(|c| &*c.guest))
+            .map_err(|errno| format!("cannot start the first program: {}", describe(errno)).into())
     }
-    // From here on the guest may run: the monitor gives up every call it will not need.
-    host::seccomp::install(kernel.platform.name()).map_err(|error| error.to_string())?;
-    let comm = comm_from(&image.comm);
-    let parts = TaskParts { mm: image.mm, files, fs, creds, signals: TaskSignals::default(), comm };
-    kernel
-        .start_first(parts, image.regs, console.map(|c| &*c.guest))
-        .map_err(|errno| format!("cannot start the first program: {}", describe(errno)).into())
 }
 
 struct Guest {

@@ -1,10 +1,15 @@
 //! Counters behind `--stats`.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::{
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use super::table::NUMBERS;
-use crate::{mm::rewrite::Refusal, num::Word};
+use crate::{mm::rewrite::Refusal, num::Word, platform::Exit};
 
 /// One call's counters.
 #[derive(Default)]
@@ -22,9 +27,17 @@ pub struct Stats {
     calls: Vec<CallStat>,
     /// Calls with no row at all.
     pub unknown: AtomicU64,
-    /// Page faults that reached the kernel.
-    pub faults: AtomicU64,
-    /// Of those, copies on write.
+    /// Exits for a system call.
+    pub call_exits: AtomicU64,
+    /// Exits by exception vector.
+    pub faults: [AtomicU64; 256],
+    /// Exits for no reason of the guest's: kicks, and calls answered while their gate left.
+    pub interrupted: AtomicU64,
+    /// Calls that servers answered and that came from rewritten sites.
+    pub jumped: AtomicU64,
+    /// When the first task was about to enter the guest, by the host's monotonic clock.
+    pub first_entry: OnceLock<Duration>,
+    /// Page faults that copied a frame, or took it over from the last other user.
     pub cow: AtomicU64,
     /// Signals delivered to handlers.
     pub signals: AtomicU64,
@@ -41,7 +54,11 @@ impl Default for Stats {
         Stats {
             calls,
             unknown: AtomicU64::new(0),
-            faults: AtomicU64::new(0),
+            call_exits: AtomicU64::new(0),
+            faults: [const { AtomicU64::new(0) }; 256],
+            interrupted: AtomicU64::new(0),
+            jumped: AtomicU64::new(0),
+            first_entry: OnceLock::new(),
             cow: AtomicU64::new(0),
             signals: AtomicU64::new(0),
             rewritten: AtomicU64::new(0),
@@ -78,6 +95,15 @@ impl Stats {
             let nanos = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX);
             stat.nanos.fetch_add(nanos, Ordering::Relaxed);
         }
+    }
+    /// Counts a return from guest code.
+    pub fn count_exit(&self, exit: Exit) {
+        let counter = match exit {
+            Exit::Syscall => &self.call_exits,
+            Exit::Fault(fault) => &self.faults[usize::from(fault.vector)],
+            Exit::Interrupted => &self.interrupted,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
     }
     /// Counts a site that was rewritten, or why it was not.
     pub fn count_site(&self, refused: Option<Refusal>) {

@@ -62,6 +62,7 @@ fn run(task: &Arc<Task>, start: Start) {
         Err(error) => return platform_failed(task, &error),
     };
     let mut regs = start.regs;
+    task.kernel.stats.first_entry.get_or_init(|| task.kernel.now());
     loop {
         while task.must_exit() || task.signals.busy() {
             if let Delivered::Exit { .. } = deliver(task, &mut regs, &mut *cpu, None) {
@@ -98,15 +99,16 @@ fn run(task: &Arc<Task>, start: Start) {
 
 /// Runs guest code and accounts for its time where the host does not.
 fn enter(task: &Task, cpu: &mut dyn Cpu, regs: &mut Registers) -> Result<Exit, PlatformError> {
-    if task.kernel.platform.bills_caller() {
-        return cpu.run(regs);
+    let kernel = &task.kernel;
+    if kernel.platform.bills_caller() {
+        return cpu.run(regs).inspect(|exit| kernel.stats.count_exit(*exit));
     }
-    let entered = task.kernel.now();
+    let entered = kernel.now();
     let result = cpu.run(regs);
-    let spent = task.kernel.now().saturating_sub(entered);
+    let spent = kernel.now().saturating_sub(entered);
     let nanos = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX);
     task.billed_elsewhere.fetch_add(nanos, Ordering::Relaxed);
-    result
+    result.inspect(|exit| kernel.stats.count_exit(*exit))
 }
 
 /// Publishes the thread's CPU time while it is still its own, and drops the way to its CPU.

@@ -3,7 +3,7 @@
 //!
 //! The platform sees to it that the task's own thread does nothing for it meanwhile.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, atomic::Ordering};
 
 use super::{
     Task,
@@ -57,8 +57,13 @@ impl Serve for Server {
         };
         let spent = timing.map(|(weight, from)| kernel.now().saturating_sub(from) * weight);
         record(task, &call, Some(value), spent.unwrap_or_default());
-        if let Some(after) = caller {
-            task.mm().note_call(after, number, kernel.table.has_known_answer(number), true);
+        match caller {
+            Some(after) => {
+                task.mm().note_call(after, number, kernel.table.has_known_answer(number), true);
+            }
+            None => {
+                kernel.stats.jumped.fetch_add(1, Ordering::Relaxed);
+            }
         }
         if task.has_work() { Served::Leave(value) } else { Served::Value(value) }
     }

@@ -3,7 +3,7 @@
 //! Where a platform cannot tell what a processor with Linux's own tables would have reported, the
 //! instruction that faulted says it.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use super::{Task, status::ExitStatus};
 use crate::{
@@ -16,10 +16,10 @@ use crate::{
 const DEBUG: u8 = 1;
 const UNDEFINED: u8 = 6;
 const PROTECTION: u8 = 13;
+const PAGE_FAULT: u8 = 14;
 
 /// A hardware exception: resolved by the address space, or a signal (Linux's arch/x86 traps).
 pub(super) fn taken(task: &Arc<Task>, fault: &Fault, regs: &Registers, cpu: &mut dyn Cpu) {
-    const PAGE_FAULT: u8 = 14;
     if fault.vector != PAGE_FAULT {
         // A step inside a trampoline is none of the program's.
         let original = task.mm().in_trampoline(regs.rip);
@@ -33,7 +33,6 @@ pub(super) fn taken(task: &Arc<Task>, fault: &Fault, regs: &Registers, cpu: &mut
         }
         return;
     }
-    task.kernel.stats.faults.fetch_add(1, Ordering::Relaxed);
     task.count_usage(|u| u.minor_faults = u.minor_faults.wrapping_add(1));
     match task.mm().fault(fault) {
         Ok(()) => {}

@@ -8,12 +8,14 @@
 //! * `file.rs`: a regular file (pread, pwrite, ftruncate, fsync, fstat).
 //! * `seccomp.rs`: the table of all these calls, from which the monitor's filter is made.
 //! * `clock.rs`: the clocks again, and the time-stamp counter they are read by; `threads.rs`: threads.
+//! * `resident.rs`: the monitor's own peak (openat before the filter is on, pread).
 //! * `closed.rs`: which standard streams were closed at start (fcntl).
 //! * `stream.rs`: the monitor's standard streams (read, write, pread, lseek, poll, epoll).
 
 mod clock;
 mod closed;
 mod file;
+mod resident;
 pub mod seccomp;
 mod stream;
 mod threads;
@@ -22,7 +24,7 @@ mod tree;
 use std::{io, path::Path, sync::Arc, time::Duration};
 
 pub(crate) use self::clock::counter;
-pub use self::stream::Streams;
+pub use self::{resident::Resident, stream::Streams};
 use rustix::time::{ClockId, clock_gettime};
 use trapgate_kernel::{
     error::Errno,

@@ -66,7 +66,6 @@ impl KvmCpu {
         stop: Stop,
         regs: &mut Registers,
     ) -> Result<Option<Exit>, PlatformError> {
-        let counters = &self.machine.counters;
         let ring3 = vcpu.cpl() == 3;
         let raw = vcpu.regs();
         let user_gate = self.machine.kind == Kind::Deprivileged;
@@ -97,14 +96,12 @@ impl KvmCpu {
                     // A single step in the gate, entered by a jump: as from SYSCALL, which masks TF.
                     return Ok(Some(self.found(regs)));
                 }
-                bump(&counters.faults);
                 Ok(Some(Exit::Fault(fault(vector, error, vcpu.sregs().cr2))))
             }
             // Deliver what is on its way first: the kernel may change RIP before the next run. The
             // exit follows at once.
             Stop::Interrupted if vcpu.event_pending()? => Ok(None),
             Stop::Interrupted if in_gate && (user_gate || !ring3) => {
-                bump(&counters.interrupts);
                 Ok(Some(self.leave_gate(regs, &raw, vcpu)))
             }
             Stop::Interrupted if !ring3 => {
@@ -113,12 +110,10 @@ impl KvmCpu {
             }
             Stop::Interrupted => {
                 store(regs, &raw, vcpu);
-                bump(&counters.interrupts);
                 Ok(Some(Exit::Interrupted))
             }
             Stop::Out(_) | Stop::In if ring3 => {
                 // Ring 3 used the gate's port from elsewhere: what any other port gives, #GP.
-                bump(&counters.faults);
                 store(regs, &raw, vcpu);
                 if stop == Stop::In {
                     vcpu.complete().map_err(host("KVM_RUN"))?;
@@ -142,10 +137,7 @@ impl KvmCpu {
     /// The same with the registers in `regs`.
     fn found(&self, regs: &mut Registers) -> Exit {
         match self.ring.recover(regs, &self.machine.phases) {
-            Found::Call => {
-                bump(&self.machine.counters.syscalls);
-                Exit::Syscall
-            }
+            Found::Call => Exit::Syscall,
             Found::Answered => Exit::Interrupted,
         }
     }

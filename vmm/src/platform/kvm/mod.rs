@@ -2,8 +2,9 @@
 //!
 //! Modules: `image` puts the ring-0 image into guest RAM; `space` edits page tables; `revoke` makes
 //! removed translations unusable; `vcpu` is one virtual CPU; `pool` leases them; `cpu` runs guest
-//! code; `ring` is a thread's ring page, `server` answers the calls in rings; `fpu` checks XSAVE areas; `probe` finds out what kind of host this is. Design notes:
-//! docs/gate.md and docs/revocation.md.
+//! code; `ring` is a thread's ring page, `server` answers the calls in rings, `protocol` is who of them may
+//! when; `fpu` checks XSAVE areas; `probe` finds out what kind of host this is. Design notes: docs/gate.md and
+//! docs/revocation.md.
 
 mod cpu;
 mod fpu;
@@ -11,6 +12,7 @@ mod image;
 mod kick;
 mod pool;
 pub mod probe;
+pub mod protocol;
 mod revoke;
 mod ring;
 mod server;
@@ -28,7 +30,7 @@ use std::{
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_enable_cap, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 use trapgate_firmware::abi::Phases;
-use trapgate_kernel::platform::{AddressSpace, Cpu, Platform, PlatformError, XsaveLayout};
+use trapgate_kernel::platform::{AddressSpace, Cpu, Platform, PlatformError, Traffic, XsaveLayout};
 
 pub use self::probe::{Kind, Report};
 use self::{cpu::KvmCpu, pool::Pool, revoke::Revoker, server::Servers, space::Space};
@@ -101,9 +103,6 @@ pub struct KvmOptions {
 /// Events worth showing in `--stats`.
 #[derive(Default)]
 struct Counters {
-    syscalls: AtomicU64,
-    faults: AtomicU64,
-    interrupts: AtomicU64,
     /// Exits that no guest of ours should be able to cause.
     strange: AtomicU64,
     refusals: AtomicU64,
@@ -284,22 +283,23 @@ impl Platform for KvmPlatform {
         let pays = self.machine.rewrite && self.machine.kind == Kind::Deprivileged;
         pays.then_some(self.machine.phases.jump)
     }
+    fn traffic(&self) -> Traffic {
+        let (c, servers) = (&self.machine.counters, &self.machine.servers);
+        let get = |c: &AtomicU64| c.load(Ordering::Relaxed);
+        let traffic = Traffic {
+            in_guest: servers.rings.known_calls(),
+            refused: get(&c.refusals),
+            strange: get(&c.strange),
+            zaps: get(&c.zaps),
+            zapped_pages: get(&c.zapped_pages),
+            ..Traffic::default()
+        };
+        servers.report(traffic)
+    }
     fn counters(&self) -> Vec<(&'static str, u64)> {
         let c = &self.machine.counters;
         let get = |c: &AtomicU64| c.load(Ordering::Relaxed);
         vec![
-            ("syscall exits", get(&c.syscalls)),
-            ("calls answered in the guest", self.machine.servers.rings.known_calls()),
-            ("calls answered in rings", get(&self.machine.servers.served)),
-            ("of these by threads about to sleep", get(&self.machine.servers.served_idle)),
-            ("calls rings passed on", get(&self.machine.servers.punted)),
-            ("ring server sleeps", get(&self.machine.servers.sleeps)),
-            ("fault exits", get(&c.faults)),
-            ("interrupted exits", get(&c.interrupts)),
-            ("strange exits", get(&c.strange)),
-            ("stores that met a zap", get(&c.refusals)),
-            ("zaps", get(&c.zaps)),
-            ("pages zapped", get(&c.zapped_pages)),
             ("shadow tables cut", get(&c.touches)),
             ("vCPUs created", self.pool.created()),
             ("vCPUs taken from idle threads", get(&c.steals)),

@@ -4,11 +4,11 @@
 //! One call at most is in a ring: the thread that made it waits. Words in the page belong to the guest
 //! and are hostile; what they can do is give that guest other answers. Which thread of the monitor acts
 //! for the guest never follows from them: a server serves a ring only while it is *open*, that is, while
-//! its vCPU is in KVM_RUN, and holds the ring's lock meanwhile; [`Ring::settle`] takes that lock. So a
-//! CPU's own thread and a server never act for one guest thread at once.
+//! its vCPU is in KVM_RUN, and holds the ring's lock meanwhile; whoever closes the ring takes that lock. So a
+//! CPU's own thread and a server never act for one guest thread at once. The steps are in `protocol`.
 
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
@@ -22,6 +22,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, VolatileSlice};
 use super::{
     Kind, Machine,
     image::{at, index},
+    protocol::{self, Words},
     space::{pte, table},
 };
 
@@ -36,25 +37,25 @@ pub(super) struct Ring {
     /// Third, second and first level, the ring page, the page of known answers; given up by
     /// [`Ring::retire`], however long a server still knows the ring.
     pages: [Gpa; 5],
-    words: Words,
+    words: Page,
     server: Mutex<Option<Arc<dyn Serve>>>,
 }
 
 /// The ring page as the monitor has it mapped. Servers look at it without pause: the way through guest
 /// memory's regions would be most of what a look costs.
-struct Words(*const AtomicU64);
+struct Page(*const AtomicU64);
 
 // SAFETY: points to atomics in guest RAM, which lives as long as the ring's `ram`.
-unsafe impl Send for Words {}
+unsafe impl Send for Page {}
 // SAFETY: as above.
-unsafe impl Sync for Words {}
+unsafe impl Sync for Page {}
 
-impl Words {
+impl Page {
     /// Of the page at `page`.
-    fn of(ram: &Frames, page: Gpa) -> Result<Words, PlatformError> {
+    fn of(ram: &Frames, page: Gpa) -> Result<Page, PlatformError> {
         let address = ram.memory().get_host_address(GuestAddress(page.0));
         let address = address.map_err(|_| PlatformError::OutOfMemory("a ring"))?;
-        Ok(Words(address.cast_const().cast()))
+        Ok(Page(address.cast_const().cast()))
     }
     /// The word at `offset`, one of the layout's.
     fn at(&self, offset: u64) -> &AtomicU64 {
@@ -95,7 +96,7 @@ impl Ring {
         let writable = ring.gpa().0 | leaf | pte::WRITE;
         pte::store(frames, first.gpa(), slot(layout::RING), writable);
         pte::store(frames, first.gpa(), slot(layout::KNOWN), known.gpa().0 | leaf);
-        let words = Words::of(frames, ring.gpa())?;
+        let words = Page::of(frames, ring.gpa())?;
         let pages = [third, second, first, ring, known].map(Frame::into_gpa);
         let ring = Ring { id, ram: frames.clone(), pages, words, server: Mutex::new(None) };
         ring.forget();
@@ -114,15 +115,6 @@ impl Ring {
     fn word(&self, offset: u64) -> u64 {
         self.words.at(offset).load(Ordering::Relaxed)
     }
-    fn state(&self) -> u32 {
-        self.words.state().load(Ordering::Acquire)
-    }
-    fn set_state(&self, state: u32) {
-        self.words.state().store(state, Ordering::Release);
-    }
-    fn set_value(&self, value: u64) {
-        self.words.at(layout::RING_VALUE).store(value, Ordering::Relaxed);
-    }
     fn retire(&self, machine: &Machine) {
         for page in self.pages {
             machine.revoker.retire(Frame::from_gpa(&self.ram, page), machine);
@@ -132,7 +124,7 @@ impl Ring {
     fn forget(&self) {
         let _ = self.known().write_slice(&[0xff; 4096], 0);
         let _ = self.page().write_slice(&[0; 4096], 0);
-        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.lock() = None;
     }
     /// Another CPU's ring takes its place.
     pub(super) fn hand_over(&self, to: &Ring) {
@@ -141,7 +133,7 @@ impl Ring {
     }
     /// Who answers its calls.
     pub(super) fn set_server(&self, server: Arc<dyn Serve>) {
-        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
+        *self.lock() = Some(server);
     }
     /// Calls answered from the page of known answers so far, as the gate says.
     pub(super) fn known_calls(&self) -> u64 {
@@ -154,32 +146,14 @@ impl Ring {
     }
     /// Answers the call in the ring if there is one and `open` says that its vCPU is in the guest; how.
     pub(super) fn serve(&self, open: impl Fn() -> bool) -> Option<Served> {
-        let server = self.server.try_lock().ok()?;
-        if !open() || !self.is_posted() {
-            return None;
-        }
-        // Copied once: the guest may write while we read.
-        let word = |i: u64| self.word(layout::RING_ARGS + i * 8);
-        let args = [word(0), word(1), word(2), word(3), word(4), word(5)];
-        let number = self.word(layout::RING_NUMBER);
-        let caller = Some(self.word(layout::RING_CALLER)).filter(|at| *at != 0);
-        let served = server.as_ref()?.serve(number, args, caller);
-        self.set_state(match served {
-            Served::Value(value) => {
-                self.set_value(value);
-                layout::STATE_DONE
-            }
-            Served::Leave(value) => {
-                self.set_value(value);
-                layout::STATE_LEAVE
-            }
-            Served::Punt => layout::STATE_PUNT,
-        });
-        Some(served)
-    }
-    /// Waits until no server acts for this CPU. The ring is not open any more.
-    pub(super) fn settle(&self) {
-        drop(self.server.lock().unwrap_or_else(PoisonError::into_inner));
+        protocol::serve(self, open, |server| {
+            // Copied once: the guest may write while we read.
+            let word = |i: u64| self.word(layout::RING_ARGS + i * 8);
+            let args = [word(0), word(1), word(2), word(3), word(4), word(5)];
+            let number = self.word(layout::RING_NUMBER);
+            let caller = Some(self.word(layout::RING_CALLER)).filter(|at| *at != 0);
+            Some(server.as_ref()?.serve(number, args, caller))
+        })
     }
 
     /// Turns the registers of a vCPU that stopped in the gate at `regs.rip` into its caller's: as at
@@ -201,14 +175,36 @@ impl Ring {
         if rip < phases.posted || rip >= phases.jump {
             return Found::Call;
         }
-        let state = self.state();
-        self.set_state(layout::STATE_IDLE);
-        let finishing = rip >= phases.answered && rip < phases.unposted;
-        if finishing || state == layout::STATE_DONE || state == layout::STATE_LEAVE {
-            regs.rax = self.word(layout::RING_VALUE);
-            return Found::Answered;
+        let taken = rip >= phases.answered && rip < phases.unposted;
+        match protocol::take_back(self, taken) {
+            Some(value) => {
+                regs.rax = value;
+                Found::Answered
+            }
+            None => Found::Call,
         }
-        Found::Call
+    }
+}
+
+impl Words for Ring {
+    type Lock<'a> = MutexGuard<'a, Option<Arc<dyn Serve>>>;
+    fn lock(&self) -> Self::Lock<'_> {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn try_lock(&self) -> Option<Self::Lock<'_>> {
+        self.server.try_lock().ok()
+    }
+    fn state(&self) -> u32 {
+        self.words.state().load(Ordering::Acquire)
+    }
+    fn set_state(&self, state: u32) {
+        self.words.state().store(state, Ordering::Release);
+    }
+    fn value(&self) -> u64 {
+        self.word(layout::RING_VALUE)
+    }
+    fn set_value(&self, value: u64) {
+        self.words.at(layout::RING_VALUE).store(value, Ordering::Relaxed);
     }
 }
 

@@ -12,7 +12,7 @@
 use std::{
     cell::Cell,
     sync::{
-        Arc, Condvar, Mutex, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
@@ -20,12 +20,13 @@ use std::{
 };
 
 use trapgate_firmware::layout;
-use trapgate_kernel::platform::{Gpa, Served};
+use trapgate_kernel::platform::{Gpa, Served, Traffic};
 use vm_memory::Bytes;
 
 use super::{
     Machine,
     image::at,
+    protocol,
     ring::{Ring, Rings},
 };
 
@@ -79,13 +80,13 @@ pub(super) struct Servers {
     /// Quick calls in a row that it takes to wake a server.
     price: AtomicU32,
     /// Calls answered in rings.
-    pub(super) served: AtomicU64,
+    served: AtomicU64,
     /// Of those, by threads about to sleep.
-    pub(super) served_idle: AtomicU64,
+    served_idle: AtomicU64,
     /// Calls that servers could not answer.
-    pub(super) punted: AtomicU64,
-    /// Times that servers went to sleep.
-    pub(super) sleeps: AtomicU64,
+    punted: AtomicU64,
+    /// When servers were awake.
+    shifts: Mutex<Shifts>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -111,7 +112,7 @@ impl Servers {
             served: AtomicU64::new(0),
             served_idle: AtomicU64::new(0),
             punted: AtomicU64::new(0),
-            sleeps: AtomicU64::new(0),
+            shifts: Mutex::default(),
             threads: Mutex::default(),
         }
     }
@@ -144,6 +145,27 @@ impl Servers {
         }
     }
 
+    fn shifts(&self) -> MutexGuard<'_, Shifts> {
+        self.shifts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// Adds what servers did to `traffic`.
+    pub(super) fn report(&self, traffic: Traffic) -> Traffic {
+        let mut shifts = self.shifts();
+        shifts.advance();
+        // The two counters of answers are not read at one instant.
+        let by_sleepers = self.served_idle.load(Ordering::Relaxed);
+        Traffic {
+            by_servers: self.served.load(Ordering::Relaxed).saturating_sub(by_sleepers),
+            by_sleepers,
+            passed_on: self.punted.load(Ordering::Relaxed),
+            servers: self.count.load(Ordering::Relaxed) as u64,
+            wakes: shifts.wakes,
+            sleeps: shifts.sleeps,
+            awake: shifts.spent,
+            ..traffic
+        }
+    }
+
     /// A CPU came to be, or its thread sleeps no more.
     pub(super) fn busy(&self) {
         self.active.fetch_add(1, Ordering::Relaxed);
@@ -164,8 +186,9 @@ impl Servers {
     /// It has left; on return no server acts for it.
     pub(super) fn close_ring(&self, ring: &Ring) {
         if let Some((word, bit)) = self.bit(ring) {
-            word.fetch_and(!bit, Ordering::AcqRel);
-            ring.settle();
+            protocol::close(ring, || {
+                word.fetch_and(!bit, Ordering::AcqRel);
+            });
         }
     }
     /// A core is left for one more thread that looks at rings.
@@ -237,8 +260,9 @@ impl Servers {
             };
             let done = || self.stop.load(Ordering::Relaxed) || wanted();
             let patience = if always { Duration::MAX } else { PATIENCE };
+            self.shifts().change(true);
             let hits = self.watch(machine, &mut view, patience, &done);
-            self.sleeps.fetch_add(1, Ordering::Relaxed);
+            self.shifts().change(false);
             let price = self.price.load(Ordering::Relaxed);
             let price = if hits >= PAYS { STREAK } else { STREAK_MAX.min(price * 2) };
             self.price.store(price, Ordering::Relaxed);
@@ -328,6 +352,41 @@ impl Servers {
             }
         }
         found
+    }
+}
+
+/// When servers were awake. Changes as seldom as they wake.
+struct Shifts {
+    wakes: u64,
+    sleeps: u64,
+    awake: u32,
+    /// All their waking time up to `last`.
+    spent: Duration,
+    last: Instant,
+}
+
+impl Default for Shifts {
+    fn default() -> Shifts {
+        Shifts { wakes: 0, sleeps: 0, awake: 0, spent: Duration::ZERO, last: Instant::now() }
+    }
+}
+
+impl Shifts {
+    fn advance(&mut self) {
+        let now = Instant::now();
+        self.spent += now.duration_since(self.last) * self.awake;
+        self.last = now;
+    }
+    /// One server wakes, or goes to sleep.
+    fn change(&mut self, wakes: bool) {
+        self.advance();
+        if wakes {
+            self.wakes += 1;
+            self.awake += 1;
+        } else {
+            self.sleeps += 1;
+            self.awake -= 1;
+        }
     }
 }
 
