@@ -343,3 +343,44 @@ fn forks_take_over_tables_and_nothing_else() {
         assert_eq!((f.vector, f.addr, f.access), (14, CODE, Access::Exec), "round {round}");
     }
 }
+
+/// What was never used needs no revocation; what was used does, however often it is mapped again.
+#[test]
+fn only_what_was_used_is_revoked() {
+    let Some(vm) = Vm::new(touches()) else { return };
+    let mut cpu = vm.cpu();
+    let va = 0x1234_5000_0000u64;
+    let frame = vm.frame();
+    let zaps = || vm.platform.traffic().zaps;
+    let before = zaps();
+    for _ in 0..10 {
+        vm.map(va, frame.gpa(), RW);
+        vm.apply(Edit::Protect { va, len: PAGE_SIZE, prot: Prot::READ });
+        vm.apply(Edit::Protect { va, len: PAGE_SIZE, prot: RW });
+        vm.unmap(va);
+    }
+    assert_eq!(zaps(), before);
+    let store = |cpu: &mut dyn trapgate_kernel::platform::Cpu| {
+        let mut regs = Registers { rip: CODE + 16, rbx: va, rax: 7, ..start() };
+        run(cpu, &mut regs)
+    };
+    vm.map(va, frame.gpa(), RW);
+    assert!(read(&vm, &mut *cpu, va).is_some());
+    // As after a fault that another thread had as well.
+    vm.map(va, frame.gpa(), RW);
+    vm.unmap(va);
+    assert_eq!(read(&vm, &mut *cpu, va), None);
+    vm.map(va, frame.gpa(), RW);
+    assert_eq!(store(&mut *cpu), Exit::Syscall);
+    vm.map(va, frame.gpa(), RW);
+    vm.apply(Edit::Protect { va, len: PAGE_SIZE, prot: Prot::READ });
+    assert!(matches!(store(&mut *cpu), Exit::Fault(f) if f.access == Access::Write));
+    vm.apply(Edit::Protect { va, len: PAGE_SIZE, prot: RW });
+    let before = zaps();
+    vm.apply(Edit::Protect { va, len: PAGE_SIZE, prot: Prot::READ });
+    assert_eq!(zaps(), before, "writable, but not stored to");
+    vm.apply(Edit::Protect { va, len: PAGE_SIZE, prot: RW });
+    assert_eq!(store(&mut *cpu), Exit::Syscall);
+    vm.apply(Edit::Protect { va, len: PAGE_SIZE, prot: Prot::READ });
+    assert!(matches!(store(&mut *cpu), Exit::Fault(f) if f.access == Access::Write));
+}

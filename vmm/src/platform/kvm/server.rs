@@ -45,7 +45,7 @@ const STREAK: u32 = 3;
 /// The same after it has not paid again and again.
 const STREAK_MAX: u32 = 192;
 /// Calls a server must have answered for its waking to have paid.
-const PAYS: u64 = 12;
+const PAYS: u64 = 4;
 /// Looks of a gate at its ring before it gives up: some 20 us.
 const SPIN: u32 = 1200;
 /// Looks at empty rings between two looks at the clock and at who else wants the core.

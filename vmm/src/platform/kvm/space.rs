@@ -24,13 +24,16 @@ use super::{Machine, image::index, revoke::Runs, ring::Ring};
 
 /// Page-table entries (SDM vol. 3, 4.5).
 pub(super) mod pte {
-    use std::sync::{Arc, atomic::Ordering};
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    };
 
     use trapgate_kernel::{
         frames::Frames,
         platform::{Gpa, Prot},
     };
-    use vm_memory::Bytes;
+    use vm_memory::{Bytes, VolatileMemory};
 
     pub(in super::super) const PRESENT: u64 = 1;
     pub(in super::super) const WRITE: u64 = 1 << 1;
@@ -43,7 +46,8 @@ pub(super) mod pte {
     /// An entry that leads to another table.
     pub(in super::super) const LINK: u64 = PRESENT | WRITE | USER | ACCESSED;
 
-    /// Permission bits of a user leaf. Accessed and dirty are preset so that no walker ever writes.
+    /// Permission bits of a user leaf. Accessed and dirty are preset: so a fault on one page takes its
+    /// neighbours along, and no walker need write.
     pub(in super::super) fn leaf(prot: Prot) -> u64 {
         let write = if prot.contains(Prot::WRITE) { WRITE | DIRTY } else { 0 };
         let nx = if prot.contains(Prot::EXEC) { 0 } else { NX };
@@ -56,12 +60,29 @@ pub(super) mod pte {
         let page = frames.slice(table, 4096);
         page.store(entry, slot * 8, Ordering::Release).expect("inside a table");
     }
-    /// Did what `old` allowed become impossible with `new`?
+    /// Replaces an entry by what `new` makes of it; both. A walker may set its accessed and dirty bits at any
+    /// time: whichever it has set by now is seen here.
+    pub(in super::super) fn exchange(
+        frames: &Arc<Frames>,
+        table: Gpa,
+        slot: usize,
+        new: impl Fn(u64) -> u64,
+    ) -> (u64, u64) {
+        let page = frames.slice(table, 4096);
+        let entry = page.get_atomic_ref::<AtomicU64>(slot * 8).expect("inside a table");
+        let result = entry.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |old| Some(new(old)));
+        let old = result.unwrap_or_else(|old| old);
+        (old, new(old))
+    }
+    /// May a processor use what `old` allowed and `new` does not? Only if it was used: a walker sets ACCESSED
+    /// before it lets a translation be cached, and DIRTY before it lets a store through (SDM vol. 3, 4.8;
+    /// KVM's shadow walker does the same, and takes no neighbour along that is not ACCESSED).
     pub(in super::super) fn narrows(old: u64, new: u64) -> bool {
         old & PRESENT != 0
+            && old & ACCESSED != 0
             && (new & PRESENT == 0
                 || (old ^ new) & (ADDR | LARGE) != 0
-                || old & !new & WRITE != 0
+                || old & DIRTY != 0 && old & !new & WRITE != 0
                 || !old & new & NX != 0)
     }
 }
@@ -219,10 +240,15 @@ impl Space {
         for edit in edits {
             let (va, len, op) = match *edit {
                 Edit::Map { va, gpa, len, prot } => {
-                    if prot.contains(Prot::WRITE) {
+                    let offset = gpa.0.wrapping_sub(va);
+                    // A page by itself takes no neighbour along. Whether it was used is then known, and if
+                    // not, taking it away again costs nothing.
+                    let alone = edits.len() == 1 && len == PAGE_SIZE;
+                    if prot.contains(Prot::WRITE) && !alone {
                         stores.push(gpa.0, len);
                     }
-                    (va, len, Op::Map { offset: gpa.0.wrapping_sub(va), bits: pte::leaf(prot) })
+                    let unused = if alone { pte::ACCESSED | pte::DIRTY } else { 0 };
+                    (va, len, Op::Map { offset, bits: pte::leaf(prot) & !unused })
                 }
                 Edit::Protect { va, len, prot } if !prot.is_empty() => {
                     (va, len, Op::Protect { bits: pte::leaf(prot) })
@@ -362,10 +388,22 @@ impl Op {
     /// What a leaf for `va` becomes that was `old`.
     fn leaf(self, old: u64, va: u64) -> u64 {
         match self {
-            Op::Map { offset, bits } => va.wrapping_add(offset) | bits,
+            Op::Map { offset, bits } => {
+                let new = va.wrapping_add(offset) | bits;
+                // The same page again, say after a fault that another thread had: it was used before.
+                let same = old & pte::PRESENT != 0 && (old ^ new) & (pte::ADDR | pte::LARGE) == 0;
+                let dirty = if bits & pte::WRITE != 0 { pte::DIRTY } else { 0 };
+                if same { new | old & (pte::ACCESSED | dirty) } else { new }
+            }
             Op::Unmap => 0,
             Op::Protect { .. } if old & pte::PRESENT == 0 => old,
-            Op::Protect { bits } => old & (pte::ADDR | pte::LARGE) | bits,
+            // What was not used so far is not used by this. A store that becomes possible is seen when it
+            // happens: it has to fault anyway.
+            Op::Protect { bits } if old & pte::LARGE != 0 => old & (pte::ADDR | pte::LARGE) | bits,
+            Op::Protect { bits } => {
+                let used = old & pte::ACCESSED | old & bits & pte::DIRTY;
+                old & (pte::ADDR | pte::LARGE) | bits & !(pte::ACCESSED | pte::DIRTY) | used
+            }
         }
     }
 }
@@ -412,9 +450,9 @@ impl Editor<'_> {
             let slot = index(va, shift);
             let old = self.load(table, slot);
             if level == 1 {
-                let new = op.leaf(old, va);
-                if new != old {
-                    self.store(1, table, slot, new);
+                if op.leaf(old, va) != old {
+                    let frames = &self.machine.ram.frames;
+                    let (old, new) = pte::exchange(frames, table, slot, |old| op.leaf(old, va));
                     self.note(old, new, span);
                 }
             } else if level == 2 && next - va == span && self.large(table, slot, old, va, op)? {
@@ -494,8 +532,8 @@ impl Editor<'_> {
         if old & pte::PRESENT != 0 && !was_large {
             let child = Gpa(old & pte::ADDR);
             for i in 0..512 {
-                let leaf = self.load(child, i);
-                self.note(leaf, 0, PAGE_SIZE);
+                let (leaf, gone) = pte::exchange(&self.machine.ram.frames, child, i, |_| 0);
+                self.note(leaf, gone, PAGE_SIZE);
             }
             self.retire(child);
         }
@@ -538,6 +576,28 @@ mod tests {
         assert!(pte::narrows(rw, ro) && pte::narrows(rw, 0) && pte::narrows(rx, ro));
         assert!(pte::narrows(ro, ro | 0x2000), "redirected");
         assert!(!pte::narrows(ro, rw) && !pte::narrows(0, rw) && !pte::narrows(ro, rx));
+        // Never used; used, but for no store.
+        let (unused, clean) = (rw & !(pte::ACCESSED | pte::DIRTY), rw & !pte::DIRTY);
+        assert!(!pte::narrows(unused, 0) && !pte::narrows(unused, ro | 0x2000));
+        assert!(!pte::narrows(clean, ro) && pte::narrows(clean, 0));
+        assert!(pte::narrows(clean, ro | 0x2000) && pte::narrows(clean | pte::DIRTY, ro));
+    }
+    #[test]
+    fn protection_keeps_what_was_used() {
+        let rw = pte::leaf(Prot::READ | Prot::WRITE);
+        let (widen, narrow) =
+            (Op::Protect { bits: rw }, Op::Protect { bits: pte::leaf(Prot::READ) });
+        let dirty = rw | 0x1000;
+        let read_only = narrow.leaf(dirty, 0);
+        assert_eq!(read_only, pte::leaf(Prot::READ) | 0x1000);
+        // Writable again, but not yet stored to.
+        assert_eq!(widen.leaf(read_only, 0), dirty & !pte::DIRTY);
+        assert_eq!(widen.leaf(dirty, 0), dirty);
+        let unused = dirty & !(pte::ACCESSED | pte::DIRTY);
+        let again = Op::Map { offset: 0x1000, bits: rw & !(pte::ACCESSED | pte::DIRTY) };
+        assert_eq!((again.leaf(dirty, 0), again.leaf(0, 0)), (dirty, unused));
+        assert_eq!(again.leaf(dirty ^ 0x3000, 0), unused, "another page");
+        assert_eq!(widen.leaf(unused, 0), unused);
     }
     #[test]
     fn canonical_addresses() {
