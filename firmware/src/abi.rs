@@ -5,7 +5,7 @@ use super::layout;
 /// `Header::magic`: "TRAPGATE".
 pub const MAGIC: u64 = u64::from_le_bytes(*b"TRAPGATE");
 /// `Header::version`: raised by every change of `layout` or of these types.
-pub const VERSION: u64 = 3;
+pub const VERSION: u64 = 4;
 
 /// First bytes of the image. Written by the image's build, read by the monitor.
 #[repr(C)]
@@ -81,13 +81,19 @@ pub struct Phases {
     pub jump: u64,
     /// The same with the number in the ring page, no longer in RAX.
     pub jump_number: u64,
+    /// Saves and posts the whole register file: RDX is the argument in the ring, RAX and R11 as after `flags`.
+    pub full: u64,
+    /// Loads the FPU of a register file that a server put in the ring page.
+    pub load: u64,
+    /// Loads the rest: whatever the registers are, the ring page says what they will be.
+    pub loading: u64,
     /// Past its last byte.
     pub end: u64,
 }
 
 impl Phases {
     /// Bytes.
-    pub const SIZE: usize = 88;
+    pub const SIZE: usize = 112;
     /// The phases in `bytes`, offsets from the image's first byte.
     #[must_use]
     pub fn from_bytes(bytes: &[u8; Phases::SIZE]) -> Phases {
@@ -107,7 +113,10 @@ impl Phases {
             out: word(7),
             jump: word(8),
             jump_number: word(9),
-            end: word(10),
+            full: word(10),
+            load: word(11),
+            loading: word(12),
+            end: word(13),
         }
     }
 }

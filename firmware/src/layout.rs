@@ -63,6 +63,8 @@ pub const SHARED: u64 = IMAGE + 5 * PAGE;
 pub const SHARED_AWAKE: u64 = 0;
 /// In [`SHARED`], u32: how often a gate looks for its answer before it leaves the VM instead.
 pub const SHARED_SPIN: u64 = 4;
+/// In [`SHARED`], two u32: the XSAVE features that [`STATE_SAVE`] saves.
+pub const SHARED_FEATURES: u64 = 8;
 
 /// The running thread's ring page: at one address in every thread, in [`PML4_PRIVATE`]. Where the gate is
 /// in ring 3 the guest can reach it, so it lies where nobody looks by accident.
@@ -87,6 +89,16 @@ pub const RING_COUNT: u64 = 136;
 pub const RING_TICK: u64 = 144;
 /// See [`RING_TICK`].
 pub const TICK_MASK: u32 = 1023;
+/// In the ring page, u32: with [`STATE_LOAD`], the FPU state is to be loaded as well.
+pub const RING_FPU: u64 = 152;
+/// In the ring page, 16 u64: RAX, RBX, RCX, RDX, RSI, RDI, RSP, RBP, R8 to R15.
+pub const RING_REGISTERS: u64 = 256;
+/// In the ring page, five u64 as IRETQ takes them: RIP, CS, RFLAGS, RSP, SS.
+pub const RING_FRAME: u64 = 384;
+/// In the ring page: an XSAVE area in standard format.
+pub const RING_XSAVE: u64 = 512;
+/// Bytes there are for it.
+pub const RING_XSAVE_SIZE: u64 = PAGE - RING_XSAVE;
 /// The page after it, not writable: an answer for each call number below [`KNOWN_CALLS`], or
 /// [`UNKNOWN`].
 pub const KNOWN: u64 = RING + PAGE;
@@ -105,6 +117,13 @@ pub const STATE_DONE: u32 = 2;
 pub const STATE_PUNT: u32 = 3;
 /// The server has answered it, but leave the VM: something is pending.
 pub const STATE_LEAVE: u32 = 4;
+
+/// The server wants the whole register file: put it in and post again.
+pub const STATE_SAVE: u32 = 5;
+/// The guest has put the call and the whole register file in and waits.
+pub const STATE_FULL: u32 = 6;
+/// The server has answered by a register file: load it, RIP and RSP included.
+pub const STATE_LOAD: u32 = 7;
 
 /// RFLAGS with which the gate does not return by itself: TF, DF, NT, RF, AC, ID.
 pub const ODD_FLAGS: u32 = 0x25_4500;

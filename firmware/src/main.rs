@@ -14,10 +14,11 @@ mod layout;
 use core::arch::global_asm;
 
 /// One gate. `$cpl` comes after the number was stored, `$back` returns to the caller with all but RCX and
-/// R11 in place, `$jump` is where rewritten call sites come in: its last instruction falls into `5:`. RSP is
-/// the guest's and is not touched.
+/// R11 in place, `$jump` is where rewritten call sites come in: its last instruction falls into `5:`. `$full`
+/// begins with `10:`, the states that concern the whole register file. But there, RSP is the guest's and is not
+/// touched.
 macro_rules! gate {
-    ($n:literal, $cpl:literal, $back:literal, $jump:literal) => {
+    ($n:literal, $cpl:literal, $back:literal, $jump:literal, $full:literal) => {
         concat!(
             ".globl gate", $n, ", gate", $n, "_end, gate", $n, "_jump\n",
             "gate", $n, ":\n",
@@ -64,7 +65,7 @@ macro_rules! gate {
             // Nobody came for it; the monitor settles with the server who answers.
             "jmp 7f\n",
             "4: cmp dword ptr [rax + {o_state}], {done}\n",
-            "jne 7f\n",
+            "jne 10f\n",
             "mov dword ptr [rax + {o_state}], {idle}\n",
             "gate", $n, "_answered:\n",
             "6: mov r11, [rax + {o_flags}]\n",
@@ -79,6 +80,7 @@ macro_rules! gate {
             "ud2\n",
             "gate", $n, "_jump:\n",
             $jump,
+            $full,
             "gate", $n, "_end:\n",
         )
     };
@@ -93,7 +95,8 @@ macro_rules! phases {
             ".quad gate", $n, "_answered - layout_image, gate", $n, "_unposted - layout_image\n",
             ".quad gate", $n, "_leave - layout_image, gate", $n, "_out - layout_image\n",
             ".quad gate", $n, "_jump - layout_image, gate", $n, "_jump_number - layout_image\n",
-            ".quad gate", $n, "_end - layout_image\n",
+            ".quad gate", $n, "_full - layout_image, gate", $n, "_load - layout_image\n",
+            ".quad gate", $n, "_loading - layout_image, gate", $n, "_end - layout_image\n",
         )
     };
 }
@@ -124,7 +127,37 @@ global_asm!(
          lea r11d, [r11 * 8]\nlea r11d, [r11 * 8]\nlea r11d, [r11 * 8]\n\
          movzx eax, ah\nlea r11d, [rax + r11 * 4 + 0x200]\n\
          movabs rax, {ring}\nmov [rax + {o_flags}], r11\n\
-         mov qword ptr [rax + {o_caller}], 0\njmp 5b\n"
+         mov qword ptr [rax + {o_caller}], 0\njmp 5b\n",
+        "gate_full:\n\
+         10: cmp dword ptr [rax + {o_state}], {save}\nje 11f\n\
+         cmp dword ptr [rax + {o_state}], {load}\nje 13f\njmp 7b\n\
+         11: mov [rax + {o_registers} + 8], rbx\nmov [rax + {o_registers} + 24], rdx\n\
+         mov [rax + {o_registers} + 32], rsi\nmov [rax + {o_registers} + 40], rdi\n\
+         mov [rax + {o_registers} + 48], rsp\nmov [rax + {o_registers} + 56], rbp\n\
+         mov [rax + {o_registers} + 64], r8\nmov [rax + {o_registers} + 72], r9\n\
+         mov [rax + {o_registers} + 80], r10\nmov [rax + {o_registers} + 96], r12\n\
+         mov [rax + {o_registers} + 104], r13\nmov [rax + {o_registers} + 112], r14\n\
+         mov [rax + {o_registers} + 120], r15\nmov [rax + {o_frame}], rcx\n\
+         mov r11, rax\nmov eax, [rip + shared + {o_features}]\n\
+         mov edx, [rip + shared + {o_features} + 4]\nxsave64 [r11 + {o_xsave}]\n\
+         mov rax, r11\nmov rdx, [rax + {o_registers} + 24]\n\
+         mov r11d, [rip + shared + {o_spin}]\nmov dword ptr [rax + {o_state}], {full}\n\
+         12: cmp dword ptr [rax + {o_state}], {full}\njne 4b\npause\ndec r11d\njnz 12b\njmp 7b\n\
+         gate_load:\n\
+         13: mov r11, rax\ncmp dword ptr [r11 + {o_fpu}], 0\nje 14f\n\
+         mov eax, [rip + shared + {o_features}]\nmov edx, [rip + shared + {o_features} + 4]\n\
+         xrstor64 [r11 + {o_xsave}]\n\
+         14: mov dword ptr [r11 + {o_state}], {idle}\n\
+         gate_loading:\n\
+         mov rax, [r11 + {o_registers}]\nmov rbx, [r11 + {o_registers} + 8]\n\
+         mov rcx, [r11 + {o_registers} + 16]\nmov rdx, [r11 + {o_registers} + 24]\n\
+         mov rsi, [r11 + {o_registers} + 32]\nmov rdi, [r11 + {o_registers} + 40]\n\
+         mov rbp, [r11 + {o_registers} + 56]\n\
+         mov r8, [r11 + {o_registers} + 64]\nmov r9, [r11 + {o_registers} + 72]\n\
+         mov r10, [r11 + {o_registers} + 80]\nmov r12, [r11 + {o_registers} + 96]\n\
+         mov r13, [r11 + {o_registers} + 104]\nmov r14, [r11 + {o_registers} + 112]\n\
+         mov r15, [r11 + {o_registers} + 120]\n\
+         lea rsp, [r11 + {o_frame}]\nmov r11, [r11 + {o_registers} + 88]\niretq\n"
     ),
     // Vector n at n * 16. The processor has pushed the frame; the monitor reads it.
     ".section .vectors, \"ax\"",
@@ -167,7 +200,9 @@ global_asm!(
     // SYSRET cannot fault in ring 0.
     ".balign 64",
     // Nothing is rewritten where SYSCALL is cheap.
-    gate!("0", "", "movabs rax, qword ptr [{value}]\nsysretq\n", "gate0_jump_number: ud2\n"),
+    gate!("0", "", "movabs rax, qword ptr [{value}]\nsysretq\n", "gate0_jump_number: ud2\n",
+        "gate0_full:\n10: jmp 7b\ngate0_load:\ngate0_loading: ud2\n"
+    ),
     ".section .phases, \"a\"",
     phases!(""),
     phases!("0"),
@@ -197,6 +232,14 @@ global_asm!(
     o_tick = const layout::RING_TICK,
     tick = const layout::TICK_MASK,
     o_caller = const layout::RING_CALLER,
+    o_registers = const layout::RING_REGISTERS,
+    o_frame = const layout::RING_FRAME,
+    o_xsave = const layout::RING_XSAVE,
+    o_fpu = const layout::RING_FPU,
+    o_features = const layout::SHARED_FEATURES,
+    save = const layout::STATE_SAVE,
+    full = const layout::STATE_FULL,
+    load = const layout::STATE_LOAD,
     o_known = const layout::KNOWN - layout::RING,
     o_awake = const layout::SHARED_AWAKE,
     o_spin = const layout::SHARED_SPIN,

@@ -337,6 +337,10 @@ pub enum Served {
     Leave(u64),
     /// To be answered on the CPU's own thread: [`Cpu::run`] returns [`Exit::Syscall`].
     Punt,
+    /// To be answered by [`Serve::serve_whole`], or if the platform cannot, as [`Served::Punt`].
+    Save,
+    /// Answered by the registers as a whole.
+    Load,
 }
 
 /// Answers a guest thread's system calls away from its CPU's own thread.
@@ -345,6 +349,9 @@ pub trait Serve: Send + Sync {
     /// for the guest thread meanwhile. `caller` is the address after the SYSCALL instruction, `None` for a
     /// call from a rewritten site.
     fn serve(&self, number: u64, args: [u64; 6], caller: Option<u64>) -> Served;
+    /// The same for a call that looks at the whole register file, `regs` (but for the segment bases, which are
+    /// 0 and not to be changed), and at the FPU state through `cpu`, which can do no more.
+    fn serve_whole(&self, regs: &mut Registers, cpu: &mut dyn Cpu) -> Served;
 }
 
 /// Answers to system calls that depend on nothing but the calling thread, kept where its CPU finds them

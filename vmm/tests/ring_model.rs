@@ -303,7 +303,7 @@ impl Machine {
             return false;
         }
         match self.setting.flaw {
-            Flaw::Open => protocol::serve(self, || true, |_| Some(self.answer())),
+            Flaw::Open => protocol::serve(self, || true, |_, _| Some(self.answer())),
             Flaw::Look => {
                 let Some(_lock) = self.try_lock() else { return false };
                 let served = open().then(|| self.answer());
@@ -313,7 +313,7 @@ impl Machine {
                 }
                 served
             }
-            _ => protocol::serve(self, open, |_| Some(self.answer())),
+            _ => protocol::serve(self, open, |_, _| Some(self.answer())),
         }
         .is_some()
     }

@@ -176,6 +176,9 @@ const OWN_THREAD: &[u64] = &[
     62, 129, 200, 234, 297,
     424, // kill, rt_sigqueueinfo, tkill, tgkill, ..., pidfd_send_signal
 ];
+/// Of those, the ones that need no more than its registers and FPU state: a ring may have them too. kill, tkill,
+/// tgkill, rt_sigreturn.
+const WHOLE: &[u64] = &[15, 62, 200, 234];
 /// clock_gettime and clock_nanosleep: in a ring only for clocks that are not CPU time.
 const CLOCK_CALLS: &[u64] = &[228, 230];
 
@@ -237,6 +240,11 @@ impl Table {
             return matches!(args[0].low_i32(), 0 | 1 | 4..=11);
         }
         !self.own_thread.get(number.size()).copied().unwrap_or(true)
+    }
+    /// Call `number` may be tried away from its caller's host thread by who has the whole register file.
+    #[must_use]
+    pub fn in_ring_whole(&self, number: u64) -> bool {
+        WHOLE.contains(&number)
     }
     /// The guest may know the answer to call `number` ([`known`]).
     #[must_use]

@@ -45,6 +45,21 @@ pub fn pending(task: &Task) -> bool {
     task.signals.attention() || task.process.is_exiting()
 }
 
+/// All of `task`'s pending signals have handlers, and nothing else wants its attention: delivering the first
+/// waits for nobody and ends nothing.
+pub(crate) fn only_handlers(task: &Task) -> bool {
+    let shared = task.process.signals.lock();
+    let own = task.signals.lock();
+    if shared.stop.is_some() {
+        return false;
+    }
+    let due = (own.pending.set() | shared.pending.set()) & !own.mask;
+    drop(own);
+    let actions = task.process.signals.actions();
+    let handled = |signal| matches!(actions.get(signal).handler, Handler::Function(_));
+    (1..=64).filter(|signal| due.has(*signal)).all(handled)
+}
+
 /// Deals with `task`'s pending signals; the run loop calls this before every entry into the guest.
 ///
 /// `interrupted` is the rule and number of the call whose wait a signal ended. `regs` are as the

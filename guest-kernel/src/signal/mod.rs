@@ -12,6 +12,7 @@ pub mod set;
 pub mod state;
 pub mod stop;
 
+pub(crate) use self::deliver::only_handlers;
 pub use self::{
     deliver::{Delivered, deliver, pending, restore_mask, set_mask, set_temporary_mask, take},
     send::{child_info, discard, force, force_fault, send_group, task_gone},

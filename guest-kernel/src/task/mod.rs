@@ -367,12 +367,15 @@ impl Task {
         // Pairs with the fence in `run`: either the task's last look before the guest sees what is
         // pending, or this sees that the task needs a kick.
         fence(Ordering::SeqCst);
-        if self.in_guest.load(Ordering::Relaxed) {
-            let kicker = self.kicker.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            if let Some(kicker) = kicker {
-                kicker.kick();
-            }
+        if self.in_guest.load(Ordering::Relaxed)
+            && !serve::is_serving(self)
+            && let Some(kicker) = self.kicker()
+        {
+            kicker.kick();
         }
+    }
+    fn kicker(&self) -> Option<Arc<dyn Kick>> {
+        self.kicker.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
     /// The task is to end, alone or with its process.
     #[must_use]

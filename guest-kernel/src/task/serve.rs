@@ -3,17 +3,22 @@
 //!
 //! The platform sees to it that the task's own thread does nothing for it meanwhile.
 
-use std::sync::{Arc, Mutex, PoisonError, atomic::Ordering};
+use std::{
+    cell::Cell,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+};
 
 use super::{
-    Task,
+    Task, Tid,
     dispatch::{attempt, errno_word, record},
+    status::ExitStatus,
 };
 use crate::{
     call::{Call, Cx},
     error::Stop,
     num::Word,
     platform::{AddressSpace, Cpu, Exit, Kick, PlatformError, Registers, Serve, Served},
+    signal::{self, Delivered},
 };
 
 /// A call that a server began and could not finish.
@@ -40,6 +45,9 @@ impl Serve for Server {
         let kernel = &task.kernel;
         let row = match kernel.table.get(number) {
             Some(row) if kernel.table.in_ring(number, &args) && !task.has_work() => row,
+            Some(_) if kernel.table.in_ring_whole(number) && !task.has_work() => {
+                return Served::Save;
+            }
             _ => return Served::Punt,
         };
         let timing = kernel.stats.timing(number).map(|weight| (weight, kernel.now()));
@@ -67,6 +75,81 @@ impl Serve for Server {
         }
         if task.has_work() { Served::Leave(value) } else { Served::Value(value) }
     }
+    fn serve_whole(&self, regs: &mut Registers, cpu: &mut dyn Cpu) -> Served {
+        let task = &self.0;
+        let kernel = &task.kernel;
+        let mut call = Call::new(regs);
+        let row = match kernel.table.get(call.number) {
+            Some(row) if kernel.table.in_ring_whole(call.number) && !task.has_work() => row,
+            _ => return Served::Punt,
+        };
+        let _here = Serving::begin(task);
+        let from = kernel.now();
+        let result = attempt(row, &mut Cx { task, call: &mut call, regs, cpu });
+        let replaced = matches!(result, Err(Stop::Replaced));
+        match result {
+            Ok(value) => regs.rax = value,
+            Err(Stop::Errno(errno)) => regs.rax = errno_word(errno),
+            Err(Stop::Replaced) => {}
+            Err(Stop::Wait(_)) => {
+                task.begun.put(call);
+                return Served::Punt;
+            }
+            Err(Stop::Exit) => return Served::Leave(0),
+        }
+        record(task, &call, Some(regs.rax), kernel.now().saturating_sub(from));
+        let value = regs.rax;
+        let handler = task.signals.busy()
+            && !task.must_exit()
+            && signal::only_handlers(task)
+            && match signal::deliver(task, regs, cpu, None) {
+                Delivered::Handler => true,
+                Delivered::Exit { signal, .. } => {
+                    // There was no room for the frame.
+                    let status = ExitStatus::Signaled { signal, core: false };
+                    task.process.begin_exit(status);
+                    false
+                }
+                Delivered::Nothing | Delivered::Stopped => false,
+            };
+        match (replaced || handler, task.has_work()) {
+            (true, more) => {
+                // What else is pending wants the CPU back.
+                if more && let Some(kicker) = task.kicker() {
+                    kicker.kick();
+                }
+                Served::Load
+            }
+            (false, true) => Served::Leave(value),
+            (false, false) => Served::Value(value),
+        }
+    }
+}
+
+thread_local! {
+    /// The task for which this thread answers a call; 0: none.
+    static SERVED: Cell<Tid> = const { Cell::new(0) };
+}
+
+/// While it lives, this thread answers a call of a task whose CPU waits for that.
+struct Serving;
+
+impl Serving {
+    fn begin(task: &Task) -> Serving {
+        SERVED.set(task.tid);
+        Serving
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        SERVED.set(0);
+    }
+}
+
+/// This thread answers a call of `task`, and will see by itself what has come to be pending.
+pub(super) fn is_serving(task: &Task) -> bool {
+    SERVED.get() == task.tid
 }
 
 /// Stands where a call's CPU would; calls that touch it are never served in a ring.

@@ -274,7 +274,7 @@ fn a_forged_gate_entry_is_a_system_call_at_most() {
     let mut cpu = vm.cpu();
     let gate = 0xffff_ffff_8000_1000u64;
     // Every byte of the gate, whichever instruction begins there.
-    for offset in 0..0x180 {
+    for offset in 0..0x300 {
         for rcx in [CODE, 0, u64::MAX, gate, 0x8000_0000_0000] {
             let r11 = u64::MAX;
             let mut regs = Registers { rip: CODE + 32, rbx: gate + offset, rcx, r11, ..start() };

@@ -94,7 +94,7 @@ impl KvmCpu {
                 }
                 if vector == DEBUG && rip >= phases.entry && rip < phases.end {
                     // A single step in the gate, entered by a jump: as from SYSCALL, which masks TF.
-                    return Ok(Some(self.found(regs)));
+                    return Ok(Some(self.found(regs, vcpu)));
                 }
                 Ok(Some(Exit::Fault(fault(vector, error, vcpu.sregs().cr2))))
             }
@@ -132,13 +132,22 @@ impl KvmCpu {
     /// A vCPU that stopped in the gate: its caller's registers, and what is to be done for it.
     fn leave_gate(&self, regs: &mut Registers, raw: &kvm_regs, vcpu: &mut Vcpu) -> Exit {
         store(regs, raw, vcpu);
-        self.found(regs)
+        self.found(regs, vcpu)
     }
     /// The same with the registers in `regs`.
-    fn found(&self, regs: &mut Registers) -> Exit {
+    fn found(&self, regs: &mut Registers, vcpu: &Vcpu) -> Exit {
         match self.ring.recover(regs, &self.machine.phases) {
             Found::Call => Exit::Syscall,
             Found::Answered => Exit::Interrupted,
+            Found::AnsweredWithFpu => {
+                let area = self.ring.area(self.machine.xsave.size);
+                let area = fpu::check(&area, self.machine.xsave, self.machine.mxcsr_mask);
+                // What XRSTOR would have refused the guest has put there itself.
+                if area.and_then(|area| vcpu.set_fpu(&area)).is_err() {
+                    return Exit::Fault(fault(13, 0, 0));
+                }
+                Exit::Interrupted
+            }
         }
     }
 

@@ -13,6 +13,7 @@ mod kick;
 mod pool;
 pub mod probe;
 pub mod protocol;
+mod registers;
 mod revoke;
 mod ring;
 mod server;
@@ -142,6 +143,12 @@ struct Machine {
 }
 
 impl Machine {
+    /// XSAVE features that the gate can save to a ring page and load from there; 0 if it can save nothing.
+    fn whole_features(&self) -> u64 {
+        let fits = self.xsave.size as u64 <= trapgate_firmware::layout::RING_XSAVE_SIZE;
+        // A ring-0 gate would have to load segment registers as well, and exits are cheap there.
+        if self.kind == Kind::Deprivileged && fits { self.xsave.features } else { 0 }
+    }
     /// Where SYSCALL lands on hosts on which it raises the CPL.
     fn ring0_gate(&self) -> u64 {
         self.image.phases(&self.ram)[1].entry

@@ -4,7 +4,10 @@
 //! `ring` and `server` run these steps over a page of guest RAM; `tests/ring_model.rs` runs the same steps under
 //! loom, in every interleaving up to a bound.
 
-use trapgate_firmware::layout::{STATE_DONE, STATE_IDLE, STATE_LEAVE, STATE_POSTED, STATE_PUNT};
+use trapgate_firmware::layout::{
+    STATE_DONE, STATE_FULL, STATE_IDLE, STATE_LEAVE, STATE_LOAD, STATE_POSTED, STATE_PUNT,
+    STATE_SAVE,
+};
 use trapgate_kernel::platform::Served;
 
 /// One ring: the words its guest shares, and its lock, which the guest cannot reach.
@@ -27,19 +30,28 @@ pub trait Words {
     fn set_value(&self, value: u64);
 }
 
-/// A server's part: answers the call in the ring by `answer` if there is one and `open` says that its vCPU
-/// is in the guest; how. `None`: nothing was done.
+/// A call waits for a server in `state`.
+pub fn is_posted(state: u32) -> bool {
+    state == STATE_POSTED || state == STATE_FULL
+}
+
+/// A server's part: answers the call in the ring by `answer`, which is told whether the register file is there
+/// too, if there is one and `open` says that its vCPU is in the guest; how. `None`: nothing was done.
 pub fn serve<'a, R: Words>(
     ring: &'a R,
     open: impl Fn() -> bool,
-    answer: impl FnOnce(&R::Lock<'a>) -> Option<Served>,
+    answer: impl FnOnce(&R::Lock<'a>, bool) -> Option<Served>,
 ) -> Option<Served> {
     let lock = ring.try_lock()?;
     // Looked at under the lock: what was seen before it may be over.
-    if !open() || ring.state() != STATE_POSTED {
+    if !open() {
         return None;
     }
-    let served = answer(&lock)?;
+    let state = ring.state();
+    if !is_posted(state) {
+        return None;
+    }
+    let served = answer(&lock, state == STATE_FULL)?;
     ring.set_state(match served {
         Served::Value(value) => {
             ring.set_value(value);
@@ -50,6 +62,8 @@ pub fn serve<'a, R: Words>(
             STATE_LEAVE
         }
         Served::Punt => STATE_PUNT,
+        Served::Save => STATE_SAVE,
+        Served::Load => STATE_LOAD,
     });
     Some(served)
 }

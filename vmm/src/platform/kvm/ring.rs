@@ -23,6 +23,7 @@ use super::{
     Kind, Machine,
     image::{at, index},
     protocol::{self, Words},
+    registers::{self, PageCpu},
     space::{pte, table},
 };
 
@@ -79,6 +80,8 @@ pub(super) enum Found {
     Call,
     /// A system call that has been answered: the registers are those after it.
     Answered,
+    /// The same, and the FPU state is to be the one in the ring page.
+    AnsweredWithFpu,
 }
 
 impl Ring {
@@ -112,7 +115,7 @@ impl Ring {
     fn known(&self) -> VolatileSlice<'_> {
         self.ram.slice(self.pages[4], 4096)
     }
-    fn word(&self, offset: u64) -> u64 {
+    pub(super) fn word(&self, offset: u64) -> u64 {
         self.words.at(offset).load(Ordering::Relaxed)
     }
     fn retire(&self, machine: &Machine) {
@@ -142,37 +145,84 @@ impl Ring {
 
     /// A call waits in the ring. Cheap, and no more than a hint.
     pub(super) fn is_posted(&self) -> bool {
-        self.state() == layout::STATE_POSTED
+        protocol::is_posted(self.state())
     }
     /// Answers the call in the ring if there is one and `open` says that its vCPU is in the guest; how.
-    pub(super) fn serve(&self, open: impl Fn() -> bool) -> Option<Served> {
-        protocol::serve(self, open, |server| {
+    pub(super) fn serve(&self, machine: &Machine, open: impl Fn() -> bool) -> Option<Served> {
+        protocol::serve(self, open, |server, whole| {
+            if whole {
+                return self.serve_whole(server.as_ref()?, machine);
+            }
             // Copied once: the guest may write while we read.
             let word = |i: u64| self.word(layout::RING_ARGS + i * 8);
             let args = [word(0), word(1), word(2), word(3), word(4), word(5)];
             let number = self.word(layout::RING_NUMBER);
             let caller = Some(self.word(layout::RING_CALLER)).filter(|at| *at != 0);
-            Some(server.as_ref()?.serve(number, args, caller))
+            let served = server.as_ref()?.serve(number, args, caller);
+            let whole = machine.whole_features() != 0;
+            Some(if served == Served::Save && !whole { Served::Punt } else { served })
         })
+    }
+    /// The same for a call that came with the whole register file.
+    fn serve_whole(&self, server: &Arc<dyn Serve>, machine: &Machine) -> Option<Served> {
+        if machine.whole_features() == 0 {
+            return Some(Served::Punt);
+        }
+        let mut regs = registers::saved(self);
+        let (layout, mxcsr_mask) = (machine.xsave, machine.mxcsr_mask);
+        self.set_word(layout::RING_FPU, 0);
+        let served = server.serve_whole(&mut regs, &mut PageCpu { ring: self, layout, mxcsr_mask });
+        if served == Served::Load {
+            registers::put(self, regs);
+        }
+        Some(served)
+    }
+    pub(super) fn set_word(&self, offset: u64, value: u64) {
+        self.words.at(offset).store(value, Ordering::Relaxed);
+    }
+    /// The FPU state in the page.
+    pub(super) fn area(&self, size: usize) -> Vec<u8> {
+        let mut area = vec![0; size];
+        // Inside the page, or no gate saves anything (`Machine::whole_features`).
+        let _ = self.page().read_slice(&mut area, at(layout::RING_XSAVE));
+        area
+    }
+    /// Replaces it, to be loaded with the other registers.
+    pub(super) fn set_area(&self, area: &[u8]) {
+        let _ = self.page().write_slice(area, at(layout::RING_XSAVE));
+        self.set_word(layout::RING_FPU, 1);
     }
 
     /// Turns the registers of a vCPU that stopped in the gate at `regs.rip` into its caller's: as at
     /// SYSCALL, or as after it. The ring is closed.
     pub(super) fn recover(&self, regs: &mut Registers, phases: &Phases) -> Found {
         let rip = regs.rip;
+        // In this state, or past it: the ring page has all that the registers will be.
+        let loading = rip >= phases.loading && rip < phases.end;
+        let posted = rip >= phases.posted && rip < phases.jump || rip >= phases.full;
+        if loading || posted && self.state() == layout::STATE_LOAD {
+            self.set_state(layout::STATE_IDLE);
+            registers::loaded(self, regs);
+            let fpu = !loading && self.word(layout::RING_FPU) != 0;
+            return if fpu { Found::AnsweredWithFpu } else { Found::Answered };
+        }
         if rip >= phases.number && rip < phases.out || rip >= phases.jump_number {
             regs.rax = self.word(layout::RING_NUMBER);
         }
-        if rip >= phases.flags && rip < phases.leave {
+        if rip >= phases.full {
+            // The gate uses RDX for a moment.
+            regs.rdx = self.word(layout::RING_ARGS + 16);
+        }
+        if rip >= phases.flags && rip < phases.leave || rip >= phases.full {
             regs.r11 = self.word(layout::RING_FLAGS);
         }
-        if rip >= phases.jump {
+        if rip >= phases.jump && rip < phases.full {
             regs.r11 = regs.rflags;
         }
         // SYSCALL has cleared these; who came by a jump still has them.
         regs.r11 |= regs.rflags & u64::from(layout::ODD_FLAGS);
         (regs.rip, regs.rflags) = (regs.rcx, regs.r11);
-        if rip < phases.posted || rip >= phases.jump {
+        if rip < phases.posted || rip >= phases.jump && rip < phases.full {
             return Found::Call;
         }
         let taken = rip >= phases.answered && rip < phases.unposted;

@@ -122,6 +122,8 @@ impl Servers {
         servers.always.store(always, Ordering::Relaxed);
         let shared = machine.ram.frames.slice(servers.shared, 4096);
         let _ = shared.store(SPIN, at(layout::SHARED_SPIN), Ordering::Relaxed);
+        let _ =
+            shared.store(machine.whole_features(), at(layout::SHARED_FEATURES), Ordering::Relaxed);
         servers.count.store(count, Ordering::Relaxed);
         for n in 0..count {
             let own = machine.clone();
@@ -308,7 +310,7 @@ impl Servers {
         let mut looks = 0u32;
         loop {
             // Between these a look at what else may have changed would be most of the work.
-            let found = self.look(view);
+            let found = self.look(machine, view);
             hits += found;
             looks = if found > 0 { 0 } else { looks.wrapping_add(1) };
             if looks == 1 {
@@ -324,10 +326,10 @@ impl Servers {
         }
         self.looker(machine, false);
         // A call posted before its gate saw that nobody looks any more.
-        hits + self.look(view)
+        hits + self.look(machine, view)
     }
     /// One look at every open ring; calls answered.
-    fn look(&self, view: &View) -> u64 {
+    fn look(&self, machine: &Machine, view: &View) -> u64 {
         let mut found = 0;
         for (w, word) in self.open.iter().enumerate().take(view.rings.len().div_ceil(64)) {
             let mut bits = word.load(Ordering::Acquire);
@@ -339,10 +341,12 @@ impl Servers {
                 if !ring.is_posted() {
                     continue;
                 }
-                match ring.serve(|| word.load(Ordering::Acquire) & bit != 0) {
+                match ring.serve(machine, || word.load(Ordering::Acquire) & bit != 0) {
                     Some(Served::Punt) => {
                         self.punted.fetch_add(1, Ordering::Relaxed);
                     }
+                    // To be continued.
+                    Some(Served::Save) => found += 1,
                     Some(_) => {
                         self.served.fetch_add(1, Ordering::Relaxed);
                         found += 1;
