@@ -178,6 +178,134 @@ fn follows_the_host(backend: Backend) {
     assert_eq!(seen, "before\nafter, and longer\nmade outside\nf g go ready ");
 }
 
+/// Waits until `name` exists in the bound directory: the guest is that far.
+fn await_guest(src: &Path, name: &str) {
+    let start = std::time::Instant::now();
+    while !src.join(name).exists() && start.elapsed().as_secs() < 50 {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+/// Descriptors of directories of the tree `src` that a monitor has open.
+fn directories_open(src: &Path) -> usize {
+    let bind = format!("{}:/mnt/b", src.display());
+    let mut most = 0;
+    for process in fs::read_dir("/proc").unwrap().flatten().map(|e| e.path()) {
+        let args = fs::read(process.join("cmdline")).unwrap_or_default();
+        if !String::from_utf8_lossy(&args).contains(&bind) {
+            continue;
+        }
+        let Ok(open) = fs::read_dir(process.join("fd")) else { continue };
+        let targets = open.flatten().filter_map(|fd| fs::read_link(fd.path()).ok());
+        most = most.max(targets.filter(|to| to.starts_with(src) && to.is_dir()).count());
+    }
+    most
+}
+
+/// Directories looked into are held open, but only so many of them; what is given up is found again.
+fn few_directories_open(backend: Backend) {
+    if !backend.usable("bind") {
+        return;
+    }
+    let dir = Dir::new("held", backend);
+    for n in 0..2000 {
+        fs::create_dir(dir.src().join(format!("d{n}"))).unwrap();
+        fs::write(dir.src().join(format!("d{n}/f")), format!("{n}\n")).unwrap();
+    }
+    let src = dir.src();
+    let host = std::thread::spawn(move || {
+        await_guest(&src, "ready");
+        let open = directories_open(&src);
+        fs::write(src.join("go"), "").unwrap();
+        open
+    });
+    // As many as the guest's own descriptors allow are in use at once.
+    let seen = script(
+        &dir,
+        backend,
+        "ulimit -Sn 900; for n in $(seq 0 799); do exec {fd}< d$n; test -f d$n/f; done
+         test $(find . -name f -size -9k | wc -l) = 2000
+         for n in $(seq 0 799); do test -f d$n/f; done
+         touch ready; while ! test -e go; do sleep 0.01; done; cat d3/f d799/f d1999/f",
+    );
+    let open = host.join().unwrap();
+    assert_eq!(seen, "3\n799\n1999\n");
+    // The root of the bind besides, and what is being opened just then.
+    assert!((100..=260).contains(&open), "on {backend}: {open} directories are open");
+}
+
+/// Names that the host replaces between two calls are what they are now, held directory or not; a
+/// link in a directory's place does not lead out.
+fn replaced_by_the_host(backend: Backend) {
+    if !backend.usable("bind") {
+        return;
+    }
+    let dir = Dir::new("replaced", backend);
+    let (src, outside) = (dir.src(), dir.0.join("outside"));
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("f"), "secret\n").unwrap();
+    for name in ["a", "b", "c", "c/deep"] {
+        fs::create_dir(src.join(name)).unwrap();
+        fs::write(src.join(name).join("f"), format!("in {name}\n")).unwrap();
+    }
+    let host = std::thread::spawn(move || {
+        await_guest(&src, "ready");
+        for name in ["a", "b"] {
+            fs::rename(src.join(name), src.join(format!("old-{name}"))).unwrap();
+        }
+        symlink("../outside", src.join("a")).unwrap();
+        fs::create_dir(src.join("b")).unwrap();
+        fs::write(src.join("b/g"), "new\n").unwrap();
+        fs::rename(src.join("c/deep"), outside.join("deep")).unwrap();
+        fs::write(src.join("go"), "").unwrap();
+    });
+    let seen = script(
+        &dir,
+        backend,
+        "cat a/f b/f c/deep/f; exec 5< a; cd c/deep; touch ../../ready
+         while ! test -e /mnt/b/go; do sleep 0.01; done; cd /mnt/b
+         cat a/f 2>/dev/null || echo a link; test -L a; stat -c %F a; cat b/f 2>/dev/null || cat b/g
+         test -e c/deep || echo none; cat old-a/f; echo x > a/g 2>/dev/null || echo no place",
+    );
+    host.join().unwrap();
+    let before = "in a\nin b\nin c/deep\n";
+    assert_eq!(
+        seen,
+        format!("{before}a link\nsymbolic link\nnew\nnone\nin a\nno place\n"),
+        "on {backend}"
+    );
+    let left: Vec<_> = fs::read_dir(dir.0.join("outside")).unwrap().flatten().collect();
+    assert_eq!(left.len(), 2, "something was made outside: {left:?}");
+    assert_eq!(fs::read_to_string(dir.0.join("outside/f")).unwrap(), "secret\n");
+}
+
+/// A guest in a directory that the host moves away is still in it, and gets no higher by it.
+fn moved_by_the_host(backend: Backend) {
+    if !backend.usable("bind") {
+        return;
+    }
+    let dir = Dir::new("moved", backend);
+    let (src, outside) = (dir.src(), dir.0.join("outside"));
+    fs::create_dir_all(src.join("a/b")).unwrap();
+    fs::write(src.join("a/b/f"), "f\n").unwrap();
+    fs::write(src.join("top"), "top of the bind\n").unwrap();
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("top"), "secret\n").unwrap();
+    let host = std::thread::spawn(move || {
+        await_guest(&src, "ready");
+        fs::rename(src.join("a/b"), outside.join("b")).unwrap();
+        fs::write(src.join("go"), "").unwrap();
+    });
+    let seen = script(
+        &dir,
+        backend,
+        "cd a/b; cat f; touch ../../ready; while ! test -e /mnt/b/go; do sleep 0.01; done
+         cat f; ls; cat ../top 2>/dev/null || echo none; cat ../../top",
+    );
+    host.join().unwrap();
+    assert_eq!(seen, "f\nf\nf\nnone\ntop of the bind\n", "on {backend}");
+}
+
 fn git(backend: Backend) {
     if !backend.usable("bind") {
         return;
@@ -223,4 +351,7 @@ macro_rules! each {
         })*
     };
 }
-each! { reaches_the_host by_program one_file read_only stays_inside follows_the_host git }
+each! {
+    reaches_the_host by_program one_file read_only stays_inside follows_the_host few_directories_open
+    replaced_by_the_host moved_by_the_host git
+}

@@ -38,6 +38,11 @@ pub trait Host: Send + Sync {
     fn cpus(&self) -> usize;
     /// Bytes of physical memory the host has.
     fn total_memory(&self) -> u64;
+    /// Descriptors the monitor may have open (RLIMIT_NOFILE), of which what is only kept to save time
+    /// takes a small part.
+    fn descriptors(&self) -> usize {
+        1024
+    }
     /// Opens the directory tree at `path` on the host; nothing outside it can be reached through
     /// the result.
     ///
@@ -99,8 +104,15 @@ pub struct HostDirEntry {
 }
 
 /// A directory tree of the host. Paths are relative to its root, hold no `..`, and never follow a
-/// symbolic link in any component (openat2 with RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS).
+/// symbolic link in any component (openat2 with RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS). A path of one
+/// name is the cheap case: there is nothing to resolve but that name.
 pub trait HostTree: Send + Sync {
+    /// The directory at `path` as a tree of its own: it stays that directory, wherever the host moves
+    /// it, and costs a descriptor while it lives.
+    ///
+    /// # Errors
+    /// The host's errno.
+    fn below(&self, path: &Path) -> Result<Arc<dyn HostTree>, Errno>;
     /// Metadata, of the link itself where it is one.
     ///
     /// # Errors

@@ -96,8 +96,19 @@ impl Dentry {
     /// # Errors
     /// ENOENT, ENOTDIR, or the host's errno.
     pub fn lookup(self: &Arc<Self>, who: &Actor, name: &[u8]) -> Result<Arc<Dentry>, Errno> {
-        let inode = self.inode.lookup(who, name)?;
-        Ok(self.child(name, inode))
+        Ok(self.lookup_attr(who, name)?.0)
+    }
+    /// [`Dentry::lookup`], with the attributes where looking up has told them.
+    ///
+    /// # Errors
+    /// As [`Dentry::lookup`].
+    pub fn lookup_attr(
+        self: &Arc<Self>,
+        who: &Actor,
+        name: &[u8],
+    ) -> Result<(Arc<Dentry>, Option<Attr>), Errno> {
+        let (inode, attr) = self.inode.lookup_attr(who, name)?;
+        Ok((self.child(name, inode), attr))
     }
     /// The dentry of `inode` under `name`: the one in use, or a new one.
     pub fn child(self: &Arc<Self>, name: &[u8], inode: Arc<dyn Inode>) -> Arc<Dentry> {

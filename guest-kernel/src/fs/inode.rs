@@ -258,6 +258,18 @@ pub trait Inode: Send + Sync + Any {
     fn lookup(&self, _who: &Actor, _name: &[u8]) -> Result<Arc<dyn Inode>, Errno> {
         Err(Errno::ENOTDIR)
     }
+    /// [`Inode::lookup`], with the attributes of what was found where the answer came with them; they
+    /// serve the call that looked it up, no later one.
+    ///
+    /// # Errors
+    /// As [`Inode::lookup`].
+    fn lookup_attr(
+        &self,
+        who: &Actor,
+        name: &[u8],
+    ) -> Result<(Arc<dyn Inode>, Option<Attr>), Errno> {
+        Ok((self.lookup(who, name)?, None))
+    }
     /// Makes a file of any type under `name`.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use std::sync::{
 use super::{
     body::{Caches, Handles},
     device::{Devices, makedev},
+    hostfs::Held,
     inotify::Counts,
     lock::Waits,
 };
@@ -21,6 +22,8 @@ pub struct FsState {
     pub caches: Arc<Caches>,
     /// Host files kept open.
     pub handles: Handles,
+    /// Host directories kept open.
+    pub held: Arc<Held>,
     /// inotify(7) instances and watches.
     pub inotify: Arc<Counts>,
     /// Who waits for whose record locks.

@@ -307,7 +307,8 @@ pub fn open(
     }
     let follow = !flags.contains(OpenFlags::NOFOLLOW);
     match walk.find(start, path, follow)? {
-        Found::Path(path) => open_at(who, &path, flags, false, cx),
+        Found::Path(path, Some(attr)) => open_known(who, &path, &attr, flags, false, cx),
+        Found::Path(path, None) => open_at(who, &path, flags, false, cx),
         Found::File(file) => reopen(who, &file, flags, cx),
     }
 }
@@ -332,11 +333,11 @@ fn open_or_create(
             return Err(Errno::EISDIR.into());
         }
         let dir = parent.dir;
-        let found = match walk.child(&dir, &name) {
+        let (found, told) = match walk.child_attr(&dir, &name) {
             Ok(found) => found,
             Err(Errno::ENOENT) => match create_in(who, &dir, &name, how) {
                 // Somebody else was faster.
-                Err(Errno::EEXIST) if !exclusive => walk.child(&dir, &name)?,
+                Err(Errno::EEXIST) if !exclusive => walk.child_attr(&dir, &name)?,
                 Err(errno) => return Err(errno.into()),
                 Ok(made) => return open_at(who, &made, flags, true, cx),
             },
@@ -345,8 +346,9 @@ fn open_or_create(
         if exclusive {
             return Err(Errno::EEXIST.into());
         }
-        if !found.attr()?.is_symlink() {
-            return open_at(who, &found, flags, false, cx);
+        let attr = told.map_or_else(|| found.attr(), Ok)?;
+        if !attr.is_symlink() {
+            return open_known(who, &found, &attr, flags, false, cx);
         }
         if flags.contains(OpenFlags::NOFOLLOW) {
             return Err(Errno::ELOOP.into());
@@ -409,7 +411,18 @@ pub fn open_at(
     created: bool,
     cx: Option<&mut Cx<'_>>,
 ) -> Result<Arc<OpenFile>, Stop> {
-    let attr = path.attr()?;
+    open_known(who, path, &path.attr()?, flags, created, cx)
+}
+
+/// [`open_at`] of a place whose attributes the same call has been told.
+fn open_known(
+    who: &Actor,
+    path: &Path,
+    attr: &Attr,
+    flags: OpenFlags,
+    created: bool,
+    cx: Option<&mut Cx<'_>>,
+) -> Result<Arc<OpenFile>, Stop> {
     if flags.contains(OpenFlags::DIRECTORY) && !attr.is_dir() {
         return Err(Errno::ENOTDIR.into());
     }
@@ -439,9 +452,9 @@ pub fn open_at(
                 path.mount.writable()?;
             }
         }
-        perm::check(&who.creds, &attr, want)?;
+        perm::check(&who.creds, attr, want)?;
     }
-    if flags.contains(OpenFlags::NOATIME) && !perm::owns(&who.creds, &attr) {
+    if flags.contains(OpenFlags::NOATIME) && !perm::owns(&who.creds, attr) {
         return Err(Errno::EPERM.into());
     }
     if writes || truncates {
@@ -468,7 +481,7 @@ pub fn open_at(
         _ => path.inode().clone().open(who, flags)?,
     };
     if truncates && attr.is_regular() {
-        let mode = perm::stripped(&who.creds, &attr);
+        let mode = perm::stripped(&who.creds, attr);
         path.inode().set_attr(&SetAttr { size: Some(0), mode, ..SetAttr::default() })?;
     }
     let file = opened(ops, path.clone(), flags);

@@ -32,8 +32,8 @@ pub struct Parent {
 
 /// Where a resolution came out.
 pub enum Found {
-    /// At a file.
-    Path(Path),
+    /// At a file, with its attributes if this resolution has been told them.
+    Path(Path, Option<Attr>),
     /// At an open file without a place (a magic link to a pipe).
     File(std::sync::Arc<super::file::OpenFile>),
 }
@@ -45,7 +45,7 @@ impl Found {
     /// ENXIO for an open file without a place.
     pub fn path(self) -> Result<Path, Errno> {
         match self {
-            Found::Path(path) => Ok(path),
+            Found::Path(path, _) => Ok(path),
             Found::File(file) => file.path.clone().ok_or(Errno::ENXIO),
         }
     }
@@ -91,7 +91,7 @@ impl<'a> Walk<'a> {
     pub fn parent(&mut self, start: &Path, path: &[u8]) -> Result<Parent, Errno> {
         match self.run(start.clone(), path, true, false)? {
             Step::Parent(parent) => Ok(parent),
-            Step::Done(Found::Path(dir)) => Ok(Parent { dir, last: Last::Dot }),
+            Step::Done(Found::Path(dir, _)) => Ok(Parent { dir, last: Last::Dot }),
             Step::Done(Found::File(_)) => Err(Errno::ENOTDIR),
         }
     }
@@ -109,8 +109,17 @@ impl<'a> Walk<'a> {
     /// # Errors
     /// ENOENT, EXDEV.
     pub fn child(&self, dir: &Path, name: &[u8]) -> Result<Path, Errno> {
-        let dentry = dir.dentry.lookup(self.who, name)?;
-        self.crossed(dir, Path { mount: dir.mount.clone(), dentry })
+        Ok(self.child_attr(dir, name)?.0)
+    }
+    /// [`Walk::child`], with its attributes if looking it up has told them.
+    ///
+    /// # Errors
+    /// As [`Walk::child`].
+    pub fn child_attr(&self, dir: &Path, name: &[u8]) -> Result<(Path, Option<Attr>), Errno> {
+        let (dentry, attr) = dir.dentry.lookup_attr(self.who, name)?;
+        let to = self.crossed(dir, Path { mount: dir.mount.clone(), dentry })?;
+        let crossed = !std::sync::Arc::ptr_eq(&dir.mount, &to.mount);
+        Ok((to, attr.filter(|_| !crossed)))
     }
     fn crossed(&self, from: &Path, to: Path) -> Result<Path, Errno> {
         let to = self.who.fs.namespace().cover(to);
@@ -174,17 +183,19 @@ impl<'a> Walk<'a> {
             return Err(Errno::ENAMETOOLONG);
         }
         let mut at = if path.starts_with(b"/") { self.absolute(&start)? } else { start };
+        // Attributes of `at`, once told.
+        let mut known: Option<Attr> = None;
         let mut rest = path.to_vec();
         let mut from = 0;
         loop {
             from += rest[from..].iter().take_while(|b| **b == b'/').count();
             if from == rest.len() {
-                return Ok(Step::Done(Found::Path(at)));
+                return Ok(Step::Done(Found::Path(at, known)));
             }
             let end = rest[from..].iter().position(|b| *b == b'/').map_or(rest.len(), |n| from + n);
             let last = rest[end..].iter().all(|b| *b == b'/');
             let slash = last && end < rest.len();
-            let attr = at.attr()?;
+            let attr = known.map_or_else(|| at.attr(), Ok)?;
             self.searchable(&attr)?;
             let name = &rest[from..end];
             if name.len() > NAME_MAX {
@@ -198,13 +209,14 @@ impl<'a> Walk<'a> {
                 };
                 return Ok(Step::Parent(Parent { dir: at, last }));
             }
-            let next = match name {
-                b"." => at.clone(),
-                b".." => self.up(&at)?,
-                name => self.child(&at, name)?,
+            let (next, told) = match name {
+                b"." => (at.clone(), Some(attr)),
+                b".." => (self.up(&at)?, None),
+                name => self.child_attr(&at, name)?,
             };
-            let is_link = next.inode().attr()?.is_symlink();
-            if is_link && (!last || follow || slash) {
+            let attr = told.map_or_else(|| next.attr(), Ok)?;
+            known = None;
+            if attr.is_symlink() && (!last || follow || slash) {
                 match self.follow(&at, &next)? {
                     Followed::Magic(Magic::File(file)) if last && !slash => {
                         return Ok(Step::Done(Found::File(file)));
@@ -223,13 +235,13 @@ impl<'a> Walk<'a> {
                     }
                 }
             } else {
-                at = next;
+                (at, known) = (next, Some(attr));
             }
             if last {
-                if slash && !at.attr()?.is_dir() {
+                if slash && !known.map_or_else(|| at.attr(), Ok)?.is_dir() {
                     return Err(Errno::ENOTDIR);
                 }
-                return Ok(Step::Done(Found::Path(at)));
+                return Ok(Step::Done(Found::Path(at, known)));
             }
             from = end;
         }

@@ -1,10 +1,10 @@
 //! The monitor's side of the kernel's door to the host: every host call the kernel can cause is
 //! made in this module.
 //!
-//! * `mod.rs`: clocks, randomness, threads, CPU time (clock_gettime, getrandom, clone, getrusage,
-//!   sysinfo).
-//! * `tree.rs`: a directory tree (openat2, fstat, readlinkat, getdents64, mkdirat, symlinkat, linkat,
-//!   renameat2, unlinkat, fchmod, fchown, utimensat, fstatfs).
+//! * `mod.rs`: clocks, randomness, threads, CPU time (clock_gettime, getrandom, clone, getrusage; at
+//!   start sysinfo and prlimit64).
+//! * `tree.rs`: a directory tree (openat2, fstat, newfstatat, readlinkat, getdents64, mkdirat, symlinkat,
+//!   linkat, renameat2, unlinkat, fchmod, fchown, utimensat, fstatfs).
 //! * `file.rs`: a regular file (pread, pwrite, ftruncate, fsync, fstat).
 //! * `seccomp.rs`: the table of all these calls, from which the monitor's filter is made.
 //! * `clock.rs`: the clocks again, and the time-stamp counter they are read by; `threads.rs`: threads.
@@ -35,6 +35,7 @@ use trapgate_kernel::{
 pub struct LinuxHost {
     cpus: usize,
     memory: u64,
+    descriptors: usize,
     threads: Arc<threads::Threads>,
     clock: clock::Clock,
 }
@@ -46,7 +47,10 @@ impl LinuxHost {
         let info = rustix::system::sysinfo();
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let memory = info.totalram.saturating_mul(u64::from(info.mem_unit));
-        LinuxHost { cpus, memory, threads: Arc::default(), clock: clock::Clock::new() }
+        let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let descriptors =
+            descriptors.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
+        LinuxHost { cpus, memory, descriptors, threads: Arc::default(), clock: clock::Clock::new() }
     }
 }
 
@@ -109,6 +113,9 @@ impl Host for LinuxHost {
     }
     fn total_memory(&self) -> u64 {
         self.memory
+    }
+    fn descriptors(&self) -> usize {
+        self.descriptors
     }
     fn open_tree(&self, path: &Path) -> Result<Arc<dyn HostTree>, Errno> {
         Ok(Arc::new(tree::Tree::open(path)?))

@@ -80,6 +80,9 @@ const TERMINAL: &[u32] = &[
     0x402c_542d, // TCSETSF2
 ];
 
+/// Attributes of an entry itself, without mounting anything.
+const ENTRY: &[u32] = &[0x900]; // AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT
+
 /// What a new thread shares (pthread_create(3)): everything.
 const THREAD: u64 = 0x003d_0f00;
 
@@ -142,7 +145,9 @@ const COMMON: &[Row] = &[
     (libc::SYS_timerfd_create, Any),
     (libc::SYS_timerfd_settime, Any),
     // `host::tree`. Of open calls only openat2, which is held inside a directory by its own flags.
+    // newfstatat is for one entry of a directory: a link there is never followed.
     (libc::SYS_openat2, Any),
+    (libc::SYS_newfstatat, OneOf(3, ENTRY)),
     (libc::SYS_readlinkat, Any),
     (libc::SYS_getdents64, Any),
     (libc::SYS_mkdirat, Any),

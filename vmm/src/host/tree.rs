@@ -1,11 +1,21 @@
-//! A directory tree of the host, reached only through a descriptor opened at start.
+//! A directory tree of the host, reached only through the descriptor of its root: one opened at
+//! start, or that of a directory found below such a root.
 //!
-//! Every path is resolved by openat2(2) inside that directory, without following any link, so that
-//! nothing a guest names can lead outside.
+//! Nothing a guest names can lead outside, because a path is either
+//! * one name, neither `.` nor `..` and without a slash ([`only_name`]), given to a *at call together
+//!   with the root's descriptor and told not to follow a link (AT_SYMLINK_NOFOLLOW; mkdirat, linkat,
+//!   renameat2, unlinkat and readlinkat never follow the last component): the answer is an entry of
+//!   that very directory; or
+//! * resolved by openat2(2) inside the root, without following any link (IN_ROOT, NO_SYMLINKS,
+//!   NO_MAGICLINKS). Whatever yields a new descriptor is of this kind, one name or several.
+//!
+//! A tree made by `below` has as its root a directory that was inside when it was opened. If the host
+//! moves that directory out, the tree goes with it, as a process's working directory in a bind mount
+//! does; it still leads to what lies in that directory and to nothing above it.
 
 use std::{
     os::{
-        fd::{AsRawFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
@@ -20,6 +30,30 @@ use trapgate_kernel::{
 };
 
 use super::{errno, file::RegularFile};
+
+/// The path, if it is a single name that can only mean an entry of the root itself.
+fn only_name(path: &Path) -> Option<&Path> {
+    let bytes = path.as_os_str().as_bytes();
+    let plain = !matches!(bytes, b"" | b"." | b"..") && !bytes.contains(&b'/');
+    plain.then_some(path)
+}
+
+/// The directory an entry lies in.
+enum Dir<'t> {
+    /// The root.
+    Root(&'t OwnedFd),
+    /// One below it.
+    Below(OwnedFd),
+}
+
+impl AsFd for Dir<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Dir::Root(fd) => fd.as_fd(),
+            Dir::Below(fd) => fd.as_fd(),
+        }
+    }
+}
 
 /// The tree.
 pub struct Tree {
@@ -52,6 +86,17 @@ impl Tree {
     fn handle(&self, path: &Path) -> Result<OwnedFd, Errno> {
         self.resolve(path, OFlags::PATH, Mode::empty())
     }
+    /// fstat(2) of what lies at `path`, of the link itself where it is one.
+    fn look(&self, path: &Path) -> Result<fs::Stat, Errno> {
+        if let Some(name) = only_name(path) {
+            let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+            return fs::statat(&self.root, name, flags).map_err(errno);
+        }
+        if path.as_os_str().is_empty() {
+            return fs::fstat(&self.root).map_err(errno);
+        }
+        fs::fstat(self.handle(path)?).map_err(errno)
+    }
     /// chmod(2) of the very file `path` leads to. By name it would follow a link that a racing
     /// rename puts there; the descriptor's own link leads nowhere else.
     fn change_mode(&self, path: &Path, mode: u32) -> Result<(), Errno> {
@@ -65,10 +110,13 @@ impl Tree {
         fs::chmodat(fs::CWD, own.as_str(), mode, AtFlags::empty()).map_err(errno)
     }
     /// The directory that holds `path`, and its last component.
-    fn parent<'p>(&self, path: &'p Path) -> Result<(OwnedFd, &'p Path), Errno> {
+    fn parent<'p>(&self, path: &'p Path) -> Result<(Dir<'_>, &'p Path), Errno> {
+        if let Some(name) = only_name(path) {
+            return Ok((Dir::Root(&self.root), name));
+        }
         let name = path.file_name().ok_or(Errno::EINVAL)?;
         let parent = path.parent().unwrap_or(Path::new(""));
-        Ok((self.handle(parent)?, Path::new(name)))
+        Ok((Dir::Below(self.handle(parent)?), Path::new(name)))
     }
 }
 
@@ -81,11 +129,15 @@ fn timespec(time: Duration) -> Timespec {
 
 impl HostTree for Tree {
     fn stat(&self, path: &Path) -> Result<HostStat, Errno> {
-        fs::fstat(self.handle(path)?).map(|raw| super::stat(&raw)).map_err(errno)
+        self.look(path).map(|raw| super::stat(&raw))
+    }
+    fn below(&self, path: &Path) -> Result<Arc<dyn HostTree>, Errno> {
+        let root = self.resolve(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
+        Ok(Arc::new(Tree { root }))
     }
     fn read_link(&self, path: &Path) -> Result<Vec<u8>, Errno> {
-        let link = self.handle(path)?;
-        fs::readlinkat(&link, "", Vec::new()).map(|text| text.into_bytes()).map_err(errno)
+        let (dir, name) = self.parent(path)?;
+        fs::readlinkat(&dir, name, Vec::new()).map(|text| text.into_bytes()).map_err(errno)
     }
     fn read_dir(&self, path: &Path) -> Result<Vec<HostDirEntry>, Errno> {
         let fd = self.resolve(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
@@ -104,8 +156,7 @@ impl HostTree for Tree {
     }
     fn open(&self, path: &Path, write: bool) -> Result<Arc<dyn HostFile>, Errno> {
         // Looked at before it is opened: opening a device may have effects of its own.
-        let raw = fs::fstat(self.handle(path)?).map_err(errno)?;
-        if !fs::FileType::from_raw_mode(raw.st_mode).is_file() {
+        if !fs::FileType::from_raw_mode(self.look(path)?.st_mode).is_file() {
             return Err(Errno::EACCES);
         }
         let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
@@ -191,6 +242,37 @@ mod tests {
         assert!(tree.open(Path::new("out/x"), false).is_err());
         assert_eq!(tree.read_link(Path::new("out")).expect("a link"), b"../secret");
         assert_eq!(tree.read_dir(Path::new("")).expect("listed").len(), 1);
+        let kind = |path: &str| tree.stat(Path::new(path)).map(|stat| stat.mode & 0o170_000);
+        assert_eq!(kind("out"), Ok(0o120_000));
+        let top = tree.stat(Path::new("")).expect("the root");
+        for up in ["..", "../..", "/..", "."] {
+            // Above the root there is the root, as for a process in it.
+            assert_eq!(tree.stat(Path::new(up)).map(|stat| stat.ino), Ok(top.ino), "{up}");
+        }
+        assert!(tree.unlink(Path::new(".."), true).is_err());
+        std::fs::remove_dir_all(dir).expect("removed");
+    }
+
+    #[test]
+    fn a_directory_of_a_tree_is_a_tree() {
+        let dir = std::env::temp_dir().join(format!("trapgate-below-{}", std::process::id()));
+        std::fs::create_dir_all(dir.join("in/a/b")).expect("a scratch directory");
+        std::fs::write(dir.join("secret"), "s").expect("written");
+        std::fs::write(dir.join("in/a/file"), "f").expect("written");
+        let tree = Tree::open(&dir.join("in")).expect("opened");
+        let a = tree.below(Path::new("a")).expect("a directory");
+        // What stands in its place later is another thing, and the tree above sees that.
+        std::fs::rename(dir.join("in/a"), dir.join("in/moved")).expect("renamed");
+        std::os::unix::fs::symlink("..", dir.join("in/a")).expect("linked");
+        assert!(tree.below(Path::new("a")).is_err());
+        assert!(tree.below(Path::new("moved/file")).is_err());
+        assert!(a.open(Path::new("file"), false).is_ok());
+        let own = a.stat(Path::new("")).expect("itself");
+        assert_eq!(a.stat(Path::new("..")).map(|stat| stat.ino), Ok(own.ino));
+        assert_eq!(a.stat(Path::new("../a")).err(), Some(Errno::ENOENT));
+        assert!(a.open(Path::new("../../secret"), false).is_err());
+        assert!(a.rename(Path::new("file"), Path::new("../file"), 0).is_ok());
+        assert!(dir.join("in/moved/file").exists());
         std::fs::remove_dir_all(dir).expect("removed");
     }
 }

@@ -30,10 +30,16 @@ impl Lower {
     pub fn new(tree: Arc<dyn HostTree>, path: PathBuf, write: bool) -> Lower {
         Lower { tree, path: Mutex::new(path), write, handle: Mutex::new(None) }
     }
-    /// A file just created, open for writing whatever its mode says.
+    /// A file of a passed-through directory that is open already. One just created is open for writing
+    /// whatever its mode says.
     #[must_use]
-    pub fn created(tree: Arc<dyn HostTree>, path: PathBuf, file: Arc<dyn HostFile>) -> Lower {
-        let handle = Mutex::new(Some(Handle { file, writable: true }));
+    pub fn opened(
+        tree: Arc<dyn HostTree>,
+        path: PathBuf,
+        file: Arc<dyn HostFile>,
+        writable: bool,
+    ) -> Lower {
+        let handle = Mutex::new(Some(Handle { file, writable }));
         Lower { tree, path: Mutex::new(path), write: true, handle }
     }
     /// The open file.

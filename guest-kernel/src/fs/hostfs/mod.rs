@@ -4,11 +4,25 @@
 //! a name) follows the guest's renames, and every operation goes through [`HostTree`], which resolves
 //! paths inside the directory opened at start and follows no link; so a place that a rename has made
 //! stale leads to another file of the tree or to none, never outside. Neighbours: `fs::body` holds
-//! the pages of files in use, `listing` gives directory positions, `file` is an open regular file.
+//! the pages of files in use, `listing` gives directory positions, `file` is an open regular file,
+//! `held` bounds the directories that are held open.
 //!
-//! Lock order: the table of nodes, then a node's place; bodies have their own.
+//! What is done to an entry is done by its name in its directory, which is opened (below the nearest
+//! directory that is) when first needed and held while it is much used. A directory is held only once
+//! the host has shown it to be the very one its node stands for, by device and inode number, which
+//! cannot pass to another while it is held. Directories of other devices than the root's are not held:
+//! it would keep the host from unmounting them. So every walk from a root asks the host about each name
+//! in turn and sees it vanish or become another file; and a directory that the host moves while a
+//! guest is in it is still that directory for this guest, even outside the tree, as on Linux for a
+//! process whose working directory is moved out of its bind mount. Nothing above it is reached:
+//! `..` is the guest's own tree's affair.
+//!
+//! Lock order: the table of nodes, then a node's place; `held` and bodies have their own. Only a body's
+//! is held across a call of [`HostTree`]: guest threads that look up names and attributes do not wait
+//! for each other's host calls.
 
 mod file;
+mod held;
 mod listing;
 mod node;
 
@@ -19,7 +33,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
-pub use node::Node;
+pub use self::{held::Held, node::Node};
 
 use super::{
     body::Pool,
@@ -40,6 +54,10 @@ pub struct HostFs {
     dev: u64,
     tree: Arc<dyn HostTree>,
     pool: Pool,
+    /// The VM's; it holds nodes.
+    held: Weak<Held>,
+    /// The root's device on the host.
+    host_dev: u64,
     /// Nodes in use, by the host's device and inode number.
     nodes: Mutex<HashMap<(u64, u64), Weak<Node>>>,
 }
@@ -51,6 +69,7 @@ impl HostFs {
     /// The host's errno.
     pub fn create(kernel: &Arc<Kernel>, tree: Arc<dyn HostTree>) -> Result<Arc<Dentry>, Errno> {
         let stat = tree.stat(Path::new(""))?;
+        kernel.fs.held.stay_below(kernel.host.descriptors());
         let fs = Arc::new(HostFs {
             dev: kernel.fs.new_dev(),
             tree,
@@ -59,6 +78,8 @@ impl HostFs {
                 quota: None,
                 caches: Some(kernel.fs.caches.clone()),
             },
+            held: Arc::downgrade(&kernel.fs.held),
+            host_dev: stat.dev,
             nodes: Mutex::default(),
         });
         Ok(Dentry::root(fs.node(None, &stat)))

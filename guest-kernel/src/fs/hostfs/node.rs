@@ -4,11 +4,11 @@ use std::{
     any::Any,
     ffi::OsStr,
     os::unix::ffi::OsStrExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
-use super::{HostFs, file::RegularFile, listing::Listing};
+use super::{HostFs, file::RegularFile, held::Hold, listing::Listing};
 use crate::{
     error::Errno,
     fs::{
@@ -20,7 +20,7 @@ use crate::{
             Actor, Attr, Common, DirEntry, FileSystem, Inode, NewNode, RenameFlags, SetAttr, mode,
         },
     },
-    host::HostStat,
+    host::{HostStat, HostTree},
 };
 
 /// A directory and the name in it.
@@ -38,8 +38,11 @@ struct State {
 /// A host file of any type.
 pub struct Node {
     fs: Arc<HostFs>,
+    me: Weak<Node>,
     common: Common,
     state: Mutex<State>,
+    /// A directory, while it is held open.
+    hold: Hold,
     /// A regular file's contents, while it is open or mapped.
     body: Mutex<Weak<Body>>,
     /// The contents of a file just made here, until it is opened.
@@ -53,8 +56,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Node {
     pub(super) fn new(fs: &Arc<HostFs>, place: Option<Place>, stat: &HostStat) -> Arc<Node> {
-        Arc::new(Node {
+        Arc::new_cyclic(|me| Node {
             fs: fs.clone(),
+            me: me.clone(),
+            hold: Hold::default(),
             common: Common::default(),
             state: Mutex::new(State { place, gone: false, stat: *stat }),
             body: Mutex::default(),
@@ -76,7 +81,11 @@ impl Node {
         };
         drop(old);
     }
+    pub(super) fn hold(&self) -> &Hold {
+        &self.hold
+    }
     fn moved(&self, place: Option<Place>) {
+        self.hold.release();
         let old = {
             let mut state = lock(&self.state);
             state.gone = place.is_none();
@@ -107,6 +116,60 @@ impl Node {
     fn below(&self, name: &[u8]) -> Result<PathBuf, Errno> {
         Ok(self.path()?.join(OsStr::from_bytes(name)))
     }
+    /// The directory it is: held, or opened below the nearest one above that is.
+    fn dir(&self) -> Result<Arc<dyn HostTree>, Errno> {
+        let mut names = Vec::new();
+        let mut above: Option<Arc<Node>> = None;
+        let near = loop {
+            let node = above.as_deref().unwrap_or(self);
+            let held = node.hold.get();
+            let place = {
+                let state = lock(&node.state);
+                if state.gone {
+                    return Err(Errno::ENOENT);
+                }
+                if held.is_none() { state.place.clone() } else { None }
+            };
+            match place {
+                Some((dir, name)) => {
+                    names.push(name);
+                    above = Some(dir);
+                }
+                None => break held.unwrap_or_else(|| self.fs.tree.clone()),
+            }
+        };
+        if names.is_empty() {
+            return Ok(near);
+        }
+        let path: PathBuf = names.iter().rev().map(|name| OsStr::from_bytes(name)).collect();
+        let dir = near.below(&path)?;
+        let found = dir.stat(Path::new(""))?;
+        // Another directory that has taken its place serves this call and no other.
+        if (found.dev, found.ino) == self.key()
+            && found.dev == self.fs.host_dev
+            && let (Some(held), Some(me)) = (self.fs.held.upgrade(), self.me.upgrade())
+        {
+            held.keep(&me, &dir);
+        }
+        Ok(dir)
+    }
+    /// The directory it lies in, and its name there; a root is nameless in itself.
+    fn entry(&self) -> Result<(Arc<dyn HostTree>, PathBuf), Errno> {
+        let (place, gone) = {
+            let state = lock(&self.state);
+            (state.place.clone(), state.gone)
+        };
+        match place {
+            _ if gone => Err(Errno::ENOENT),
+            Some((dir, name)) => Ok((dir.dir()?, PathBuf::from(OsStr::from_bytes(&name)))),
+            None => Ok((self.fs.tree.clone(), PathBuf::new())),
+        }
+    }
+    /// The host's device and inode number.
+    fn key(&self) -> (u64, u64) {
+        let state = lock(&self.state);
+        (state.stat.dev, state.stat.ino)
+    }
     /// The contents, if anybody uses them.
     #[must_use]
     pub fn body(&self) -> Option<Arc<Body>> {
@@ -120,8 +183,15 @@ impl Node {
         let body = match slot.upgrade() {
             Some(body) => body,
             None => {
-                let lower = Lower::new(self.fs.tree.clone(), path, true);
-                let size = lower.handle()?.stat()?.size;
+                let (dir, name) = self.entry()?;
+                let (file, writable) = match dir.open(&name, true) {
+                    Err(Errno::EACCES | Errno::EROFS | Errno::ETXTBSY | Errno::EPERM) => {
+                        (dir.open(&name, false)?, false)
+                    }
+                    other => (other?, true),
+                };
+                let size = file.stat()?.size;
+                let lower = Lower::opened(self.fs.tree.clone(), path, file, writable);
                 let body = Body::through(id, &self.fs.pool, lower, size);
                 *slot = Arc::downgrade(&body);
                 body
@@ -148,16 +218,18 @@ impl Node {
             stat.size = body.size();
             return Ok(stat);
         }
-        let path = self.path();
-        let mut state = lock(&self.state);
-        let told = match path {
-            Ok(path) => self.fs.tree.stat(&path),
-            Err(errno) => Err(errno),
+        let told = match self.hold.get() {
+            Some(dir) => dir.stat(Path::new("")),
+            None => self.entry().and_then(|(dir, name)| dir.stat(&name)),
         };
+        let mut state = lock(&self.state);
         match told {
             // Another file lies there: ours has gone, behind our back.
             Ok(stat) if (stat.dev, stat.ino) != (state.stat.dev, state.stat.ino) => {}
-            Ok(stat) => state.stat = stat,
+            // Its own, although another thread may have been told something newer meanwhile.
+            Ok(stat) => {
+                state.stat = stat;
+            }
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EXDEV | Errno::ELOOP) => {}
             Err(errno) => return Err(errno),
         }
@@ -167,41 +239,17 @@ impl Node {
         }
         Ok(stat)
     }
-    fn child(self: &Arc<Self>, name: &[u8]) -> Result<Arc<Node>, Errno> {
-        let stat = self.fs.tree.stat(&self.below(name)?)?;
-        Ok(self.fs.node(Some((self.clone(), name.to_vec())), &stat))
+    /// The entry `name`, and what the host told of it.
+    fn child(&self, name: &[u8]) -> Result<(Arc<Node>, HostStat), Errno> {
+        let stat = self.dir()?.stat(Path::new(OsStr::from_bytes(name)))?;
+        Ok((self.fs.node(Some((self.me()?, name.to_vec())), &stat), stat))
     }
     /// This very node's `Arc`.
     fn me(&self) -> Result<Arc<Node>, Errno> {
-        let key = {
-            let state = lock(&self.state);
-            (state.stat.dev, state.stat.ino)
-        };
-        let nodes = lock(&self.fs.nodes);
-        let me = nodes.get(&key).and_then(Weak::upgrade);
-        me.filter(|me| std::ptr::eq(&raw const **me, self)).ok_or(Errno::ESTALE)
+        self.me.upgrade().ok_or(Errno::ESTALE)
     }
-    fn peer(&self, other: &Arc<dyn Inode>) -> Result<Arc<Node>, Errno> {
-        let other: Arc<dyn Any + Send + Sync> = other.clone();
-        let other = other.downcast::<Node>().map_err(|_| Errno::EXDEV)?;
-        if Arc::ptr_eq(&other.fs, &self.fs) { Ok(other) } else { Err(Errno::EXDEV) }
-    }
-    fn known(&self, name: &[u8]) -> Option<Arc<Node>> {
-        let stat = self.fs.tree.stat(&self.below(name).ok()?).ok()?;
-        lock(&self.fs.nodes).get(&(stat.dev, stat.ino)).and_then(Weak::upgrade)
-    }
-}
-
-impl Inode for Node {
-    fn common(&self) -> &Common {
-        &self.common
-    }
-    fn fs(&self) -> Arc<dyn FileSystem> {
-        self.fs.clone()
-    }
-    fn attr(&self) -> Result<Attr, Errno> {
-        let stat = self.stat()?;
-        Ok(Attr {
+    fn attr_from(&self, stat: &HostStat) -> Attr {
+        Attr {
             dev: self.fs.dev,
             ino: stat.ino,
             mode: stat.mode,
@@ -216,13 +264,50 @@ impl Inode for Node {
             mtime: stat.mtime,
             ctime: stat.ctime,
             btime: stat.ctime,
-        })
+        }
+    }
+    /// Two entries, by paths in one tree.
+    fn two(
+        &self,
+        name: &[u8],
+        other: &Arc<Node>,
+        other_name: &[u8],
+    ) -> Result<(Arc<dyn HostTree>, PathBuf, PathBuf), Errno> {
+        if std::ptr::eq(&raw const **other, self) {
+            let path = |name| PathBuf::from(OsStr::from_bytes(name));
+            return Ok((self.dir()?, path(name), path(other_name)));
+        }
+        Ok((self.fs.tree.clone(), self.below(name)?, other.below(other_name)?))
+    }
+    fn peer(&self, other: &Arc<dyn Inode>) -> Result<Arc<Node>, Errno> {
+        let other: Arc<dyn Any + Send + Sync> = other.clone();
+        let other = other.downcast::<Node>().map_err(|_| Errno::EXDEV)?;
+        if Arc::ptr_eq(&other.fs, &self.fs) { Ok(other) } else { Err(Errno::EXDEV) }
+    }
+    fn known(&self, name: &[u8]) -> Option<Arc<Node>> {
+        let stat = self.dir().ok()?.stat(Path::new(OsStr::from_bytes(name))).ok()?;
+        lock(&self.fs.nodes).get(&(stat.dev, stat.ino)).and_then(Weak::upgrade)
+    }
+}
+
+impl Inode for Node {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+    fn fs(&self) -> Arc<dyn FileSystem> {
+        self.fs.clone()
+    }
+    fn attr(&self) -> Result<Attr, Errno> {
+        Ok(self.attr_from(&self.stat()?))
     }
     fn set_attr(&self, change: &SetAttr) -> Result<(), Errno> {
         if let Some(size) = change.size {
             match self.body() {
                 Some(body) => body.set_size(size)?,
-                None => self.fs.tree.open(&self.path()?, true)?.set_len(size)?,
+                None => {
+                    let (dir, name) = self.entry()?;
+                    dir.open(&name, true)?.set_len(size)?;
+                }
             }
         }
         let owner = (change.uid.is_some() || change.gid.is_some())
@@ -234,18 +319,29 @@ impl Inode for Node {
             None
         };
         if change.mode.is_some() || owner.is_some() || times.is_some() {
-            self.fs.tree.set_attr(&self.path()?, change.mode, owner, times)?;
+            let (dir, name) = self.entry()?;
+            dir.set_attr(&name, change.mode, owner, times)?;
         }
         Ok(())
     }
-    fn lookup(&self, _who: &Actor, name: &[u8]) -> Result<Arc<dyn Inode>, Errno> {
+    fn lookup(&self, who: &Actor, name: &[u8]) -> Result<Arc<dyn Inode>, Errno> {
+        Ok(self.lookup_attr(who, name)?.0)
+    }
+    fn lookup_attr(
+        &self,
+        _who: &Actor,
+        name: &[u8],
+    ) -> Result<(Arc<dyn Inode>, Option<Attr>), Errno> {
         if self.kind() != mode::DIR {
             return Err(Errno::ENOTDIR);
         }
-        Ok(self.me()?.child(name)?)
+        let (node, stat) = self.child(name)?;
+        // Of contents in use the pages know more than the host.
+        let attr = node.body().is_none().then(|| node.attr_from(&stat));
+        Ok((node, attr))
     }
     fn create(&self, who: &Actor, name: &[u8], new: &NewNode) -> Result<Arc<dyn Inode>, Errno> {
-        let (path, tree) = (self.below(name)?, &self.fs.tree);
+        let (path, tree) = (PathBuf::from(OsStr::from_bytes(name)), self.dir()?);
         let bits = new.mode & mode::PERM;
         let mut opened = None;
         match new.mode & mode::FMT {
@@ -264,9 +360,9 @@ impl Inode for Node {
                 let _ = tree.set_attr(&path, Some(bits), None, None);
             }
         }
-        let node = self.me()?.child(name)?;
+        let (node, _) = self.child(name)?;
         if let Some(file) = opened {
-            let lower = Lower::created(tree.clone(), path, file);
+            let lower = Lower::opened(self.fs.tree.clone(), self.below(name)?, file, true);
             let body = Body::through(who.kernel.fresh_id(), &self.fs.pool, lower, 0);
             *lock(&node.body) = Arc::downgrade(&body);
             *lock(&node.fresh) = Some(body);
@@ -274,12 +370,14 @@ impl Inode for Node {
         Ok(node)
     }
     fn link(&self, _who: &Actor, name: &[u8], target: &Arc<dyn Inode>) -> Result<(), Errno> {
-        self.fs.tree.link(&self.peer(target)?.path()?, &self.below(name)?)
+        let place = lock(&self.peer(target)?.state).place.clone();
+        let (dir, known_as) = place.ok_or(Errno::ENOENT)?;
+        let (tree, from, to) = dir.two(&known_as, &self.me()?, name)?;
+        tree.link(&from, &to)
     }
     fn unlink(&self, _who: &Actor, name: &[u8], dir: bool) -> Result<(), Errno> {
-        let path = self.below(name)?;
         let victim = self.known(name);
-        self.fs.tree.unlink(&path, dir)?;
+        self.dir()?.unlink(Path::new(OsStr::from_bytes(name)), dir)?;
         if let Some(victim) = victim {
             let here = {
                 let state = lock(&victim.state);
@@ -307,7 +405,8 @@ impl Inode for Node {
         }
         let (me, to) = (self.me()?, self.peer(to)?);
         let (moving, replaced) = (self.known(name), to.known(to_name));
-        self.fs.tree.rename(&self.below(name)?, &to.below(to_name)?, flags.bits())?;
+        let (tree, old, new) = self.two(name, &to, to_name)?;
+        tree.rename(&old, &new, flags.bits())?;
         if let Some(replaced) = replaced {
             let exchange = flags.contains(RenameFlags::EXCHANGE);
             replaced.moved(exchange.then(|| (me, name.to_vec())));
@@ -321,7 +420,8 @@ impl Inode for Node {
         if self.kind() != mode::LNK {
             return Err(Errno::EINVAL);
         }
-        self.fs.tree.read_link(&self.path()?)
+        let (dir, name) = self.entry()?;
+        dir.read_link(&name)
     }
     fn read_dir(
         &self,
@@ -332,7 +432,7 @@ impl Inode for Node {
         if self.kind() != mode::DIR {
             return Err(Errno::ENOTDIR);
         }
-        let fresh = if from == 0 { Some(self.fs.tree.read_dir(&self.path()?)?) } else { None };
+        let fresh = if from == 0 { Some(self.dir()?.read_dir(Path::new(""))?) } else { None };
         let mut listing = lock(&self.listing);
         if let Some(fresh) = fresh {
             listing.refresh(&fresh);

@@ -29,8 +29,8 @@ pub mod at {
 
 /// What a path and a directory descriptor together name.
 pub enum Target {
-    /// A place in the tree.
-    Path(Path),
+    /// A place in the tree, with its attributes if finding it has told them.
+    Path(Path, Option<Attr>),
     /// A descriptor's file that has no place (AT_EMPTY_PATH on a pipe).
     File(Arc<OpenFile>),
 }
@@ -42,7 +42,8 @@ impl Target {
     /// The host's errno.
     pub fn attr(&self) -> Result<Attr, Errno> {
         match self {
-            Target::Path(path) => path.attr(),
+            Target::Path(_, Some(attr)) => Ok(*attr),
+            Target::Path(path, None) => path.attr(),
             Target::File(file) => file.attr(),
         }
     }
@@ -52,7 +53,7 @@ impl Target {
     /// EPERM for a file without a place: nothing of it can be changed.
     pub fn path(self) -> Result<Path, Errno> {
         match self {
-            Target::Path(path) => Ok(path),
+            Target::Path(path, _) => Ok(path),
             Target::File(_) => Err(Errno::EPERM),
         }
     }
@@ -97,16 +98,17 @@ pub fn target(
     let path = if empty && addr == 0 { Vec::new() } else { text(cx, addr)? };
     if path.is_empty() && empty {
         if dirfd == AT_FDCWD {
-            return Ok(Target::Path(who.fs.cwd()));
+            return Ok(Target::Path(who.fs.cwd(), None));
         }
         let file = cx.files().get(dirfd)?;
-        return Ok(file.path.clone().map_or(Target::File(file), Target::Path));
+        let place = file.path.clone().map(|path| Target::Path(path, None));
+        return Ok(place.unwrap_or(Target::File(file)));
     }
     let start = start(cx, who, dirfd, &path)?;
     let follow = flags & at::SYMLINK_NOFOLLOW == 0;
     let mut walk = crate::fs::walk::Walk::new(who, &start, crate::fs::flags::Resolve::empty());
     Ok(match walk.find(&start, &path, follow)? {
-        crate::fs::walk::Found::Path(path) => Target::Path(path),
+        crate::fs::walk::Found::Path(path, attr) => Target::Path(path, attr),
         crate::fs::walk::Found::File(file) => Target::File(file),
     })
 }

@@ -48,7 +48,7 @@ pub fn statx(cx: &mut Cx<'_>, dirfd: i32, path: u64, flags: u32, mask: u32, buf:
     let found = target(cx, &actor(cx), dirfd, path, flags)?;
     let attr = found.attr()?;
     let (mount, root) = match &found {
-        Target::Path(p) => (p.mount.id, Arc::ptr_eq(&p.dentry, p.mount.root())),
+        Target::Path(p, _) => (p.mount.id, Arc::ptr_eq(&p.dentry, p.mount.root())),
         Target::File(_) => (0, false),
     };
     cx.mm().write_obj(buf, &Statx::new(&attr, mount, root))?;
@@ -75,7 +75,7 @@ pub fn faccessat2(cx: &mut Cx<'_>, dirfd: i32, path: u64, want: u32, flags: u32)
     }
     let found = target(cx, &who, dirfd, path, flags & !at::EACCESS)?;
     let attr = found.attr()?;
-    if let Target::Path(place) = &found {
+    if let Target::Path(place, _) = &found {
         if want & perm::WRITE != 0 && (attr.is_regular() || attr.is_dir()) {
             place.mount.writable()?;
         }
