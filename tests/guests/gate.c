@@ -251,4 +251,71 @@ CASE(killed_while_calling)
 		EQ(WTERMSIG(st), SIGKILL);
 	}
 }
+/* long whole(long tgid, long tid, long sig): tgkill with every register known; how many came back changed. */
+long whole(long, long, long);
+__asm__(".text\n.globl whole\nwhole:\n"
+	"push %rbx; push %rbp; push %r12; push %r13; push %r14; push %r15\n"
+	"mov $0xb0, %ebx; mov $0xb1, %ebp; mov $0x12, %r12d; mov $0x13, %r13d; mov $0x14, %r14d; mov $0x15, %r15d\n"
+	"mov $0x10, %r10d; mov $0x08, %r8d; mov $0x09, %r9d\n"
+	"movq %rbx, %xmm0; movq %r12, %xmm7; movq %r15, %xmm15\n"
+	"mov $-16, %rax\n1: mov %rax, (%rsp,%rax,8); inc %rax; jnz 1b\n"
+	"mov $234, %eax\n"
+	"stc\n"
+	"syscall\n"
+	"mov $0, %ecx\n"
+	"adc $0, %rax\n" /* CF was kept: 1 */
+	"cmp $1, %rax; je 1f; inc %ecx; 1:\n"
+	"cmp $0xb0, %rbx; je 1f; inc %ecx; 1: cmp $0xb1, %rbp; je 1f; inc %ecx; 1:\n"
+	"cmp $0x12, %r12; je 1f; inc %ecx; 1: cmp $0x13, %r13; je 1f; inc %ecx; 1:\n"
+	"cmp $0x14, %r14; je 1f; inc %ecx; 1: cmp $0x15, %r15; je 1f; inc %ecx; 1:\n"
+	"cmp $0x10, %r10; je 1f; inc %ecx; 1: cmp $0x08, %r8; je 1f; inc %ecx; 1: cmp $0x09, %r9; je 1f; inc %ecx; 1:\n"
+	"movq %xmm0, %rax; cmp $0xb0, %rax; je 1f; inc %ecx; 1:\n"
+	"movq %xmm7, %rax; cmp $0x12, %rax; je 1f; inc %ecx; 1:\n"
+	"movq %xmm15, %rax; cmp $0x15, %rax; je 1f; inc %ecx; 1:\n"
+	"mov $-16, %rdx\n2: cmp %rdx, (%rsp,%rdx,8); je 3f; inc %ecx\n3: inc %rdx; jnz 2b\n"
+	"mov %rcx, %rax\n"
+	"pop %r15; pop %r14; pop %r13; pop %r12; pop %rbp; pop %rbx\n"
+	"ret\n");
+
+static atomic_long came, rang;
+static void clobber(int s)
+{
+	__asm__ volatile("pcmpeqd %%xmm0, %%xmm0; pcmpeqd %%xmm7, %%xmm7; pxor %%xmm15, %%xmm15" ::: "xmm0", "xmm7", "xmm15");
+	if (s == SIGALRM)
+		rang++;
+	else
+		came++;
+}
+
+/* A signal to itself changes nothing but what its handler means to, whatever else arrives meanwhile. */
+CASE(signals_keep_every_register)
+{
+	signal(SIGUSR1, clobber);
+	signal(SIGALRM, clobber);
+	struct itimerval it = {{0, 300}, {0, 300}};
+	long changed = 0, pid = getpid();
+	for (int i = 0; i < 2 * ROUNDS; i++) {
+		if (i == ROUNDS)
+			setitimer(ITIMER_REAL, &it, NULL);
+		changed += whole(pid, pid, SIGUSR1);
+	}
+	struct itimerval off = {0};
+	setitimer(ITIMER_REAL, &off, NULL);
+	EQ(changed, 0);
+	EQ(came, 2 * ROUNDS);
+	CHECK(rang > 0);
+	/* Blocked, it waits; let in by its own return from another, it comes. */
+	sigset_t usr1;
+	sigemptyset(&usr1);
+	sigaddset(&usr1, SIGUSR1);
+	came = 0;
+	for (int i = 0; i < ROUNDS; i++) {
+		sigprocmask(SIG_BLOCK, &usr1, NULL);
+		raise(SIGUSR1);
+		CHECK(came == i);
+		sigprocmask(SIG_UNBLOCK, &usr1, NULL);
+		CHECK(came == i + 1);
+	}
+}
+
 MAIN
