@@ -79,22 +79,23 @@ fn structure(report: &Value, backend: Backend) {
 fn calls(backend: Backend, options: &[&str], rings: bool, known: bool) {
     let report = report(backend, "known_numbers", options);
     structure(&report, backend);
-    assert_eq!(of_call(&report, "getppid", "calls"), 1001, "{report}");
     assert_eq!(of_call(&report, "umask", "calls"), 70);
     assert_eq!(of_call(&report, "close", "errors"), 30);
-    let (guest, seen) = (number(&report, "tiers/guest"), of_call(&report, "getpid", "calls"));
+    let guest = number(&report, "tiers/guest");
+    let seen = ["getpid", "getppid"].map(|name| of_call(&report, name, "calls"));
+    let all = guest + seen[0] + seen[1];
     if known {
         // The kernel is shown one in 1024; a few others are answered there as the program starts.
-        assert!(guest + seen >= 3001 && guest + seen < 3101 && seen < 20, "{report}");
+        assert!((4002..4102).contains(&all) && seen[0] + seen[1] < 20, "{report}");
     } else {
-        assert_eq!((guest, seen), (0, 3001), "{report}");
+        assert_eq!((guest, seen), (0, [3001, 1001]), "{report}");
     }
     if !rings {
         for key in ["ring_servers", "ring_sleepers"] {
             assert_eq!(number(&report, &format!("tiers/{key}")), 0, "{report}");
         }
         assert_eq!(number(&report, "rings/passed_on") + number(&report, "rings/wakes"), 0);
-        assert!(number(&report, "tiers/exits") >= 1101, "{report}");
+        assert!(number(&report, "tiers/exits") >= 100, "{report}");
     }
 }
 
