@@ -128,12 +128,12 @@ impl Revoker {
             bump(&counters.zaps);
             counters.zapped_pages.fetch_add((len / 4096) as u64, Ordering::Relaxed);
             let at = self.slot.wrapping_byte_add(offset);
-            // SAFETY: the range lies in our mapping (asserted), into which nobody holds Rust
-            // references; the monitor's own accesses go through another mapping.
             if len <= SHORT {
                 drop_entries(at, len);
                 continue;
             }
+            // SAFETY: the range lies in our mapping (asserted), into which nobody holds Rust
+            // references; the monitor's own accesses go through another mapping.
             let closed = unsafe { libc::mprotect(at, len, libc::PROT_READ) } == 0;
             if !closed {
                 // No host memory to split the mapping: drop the host's entries instead.
