@@ -286,7 +286,7 @@ pub trait Cpu {
     /// # Errors
     /// [`PlatformError::Gone`] when the space was destroyed under us; others are host failures.
     fn run(&mut self, regs: &mut Registers) -> Result<Exit, PlatformError>;
-    /// Moves to another address space (execve).
+    /// Moves to another address space (execve). [`Cpu::serve_with`] and [`Cpu::answers`] are to be called anew.
     ///
     /// # Errors
     /// [`PlatformError`] when the host refuses the resources.
@@ -349,9 +349,25 @@ pub trait Serve: Send + Sync {
     /// for the guest thread meanwhile. `caller` is the address after the SYSCALL instruction, `None` for a
     /// call from a rewritten site.
     fn serve(&self, number: u64, args: [u64; 6], caller: Option<u64>) -> Served;
-    /// The same for a call that looks at the whole register file, `regs` (but for the segment bases, which are
-    /// 0 and not to be changed), and at the FPU state through `cpu`, which can do no more.
-    fn serve_whole(&self, regs: &mut Registers, cpu: &mut dyn Cpu) -> Served;
+    /// The same for a call that looks at the whole register file: `regs` (but for the segment bases, which are
+    /// 0 and not to be changed) and `fpu`.
+    fn serve_whole(&self, regs: &mut Registers, fpu: &mut dyn SavedFpu) -> Served;
+}
+
+/// A guest thread's FPU state, saved away from its CPU, to which it will be loaded again.
+pub trait SavedFpu {
+    /// As [`Cpu::fpu`].
+    ///
+    /// # Errors
+    /// [`PlatformError`] when what is there is no state the hardware would take.
+    fn get(&mut self) -> Result<Vec<u8>, PlatformError>;
+    /// As [`Cpu::set_fpu`].
+    ///
+    /// # Errors
+    /// As there.
+    fn set(&mut self, area: &[u8]) -> Result<(), PlatformError>;
+    /// As [`Cpu::reset_fpu`].
+    fn reset(&mut self);
 }
 
 /// Answers to system calls that depend on nothing but the calling thread, kept where its CPU finds them

@@ -3,7 +3,7 @@
 //! Everything that speaks of a call derives from its [`Row`]: dispatch, `trapgate syscalls`, strace
 //! decoding, the fuzzer's descriptions. Rows stand in one file per man-page family under `rows/`.
 
-use crate::{call::Cx, error::SysResult, num::Word};
+use crate::{call::Cx, creds::Creds, error::SysResult, num::Word, task::Task};
 
 /// How much of Linux's behaviour a call has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -182,24 +182,30 @@ const WHOLE: &[u64] = &[15, 62, 200, 234];
 /// clock_gettime and clock_nanosleep: in a ring only for clocks that are not CPU time.
 const CLOCK_CALLS: &[u64] = &[228, 230];
 
-/// The answers of `task`'s calls that depend on nothing but what the kernel knows now: number, RAX.
-pub(crate) fn known(task: &crate::task::Task) -> [(u64, u64); 6] {
-    let creds = task.creds();
-    let id = |id: i32| u64::from(id.cast_unsigned());
-    [
-        (39, id(task.process.pid)),
-        (186, id(task.tid)),
-        (102, u64::from(creds.uid)),
-        (104, u64::from(creds.gid)),
-        (107, u64::from(creds.euid)),
-        (108, u64::from(creds.egid)),
-    ]
+/// A call's answer from what the kernel knows of its caller.
+type Answer = fn(&Task, &Creds) -> u64;
+
+/// Calls whose answers depend on nothing but what the kernel knows now.
+const KNOWN: [(u64, Answer); 6] = [
+    (39, |task, _| id(task.process.pid)),
+    (186, |task, _| id(task.tid)),
+    (102, |_, creds| creds.uid.into()),
+    (104, |_, creds| creds.gid.into()),
+    (107, |_, creds| creds.euid.into()),
+    (108, |_, creds| creds.egid.into()),
+];
+/// One more, whose answer changes when a parent ends ([`Task::publish_parent`]).
+pub(crate) const GETPPID: u64 = 110;
+
+fn id(id: i32) -> u64 {
+    u64::from(id.cast_unsigned())
 }
 
-/// The calls of [`known`].
-const KNOWN: &[u64] = &[39, 102, 104, 107, 108, GETPPID, 186];
-/// Its answer changes when a parent ends ([`crate::task::Task::publish_parent`]).
-pub(crate) const GETPPID: u64 = 110;
+/// The answers of `task`'s calls of [`KNOWN`]: number, RAX.
+pub(crate) fn known(task: &Task) -> [(u64, u64); KNOWN.len()] {
+    let creds = task.creds();
+    KNOWN.map(|(number, answer)| (number, answer(task, &creds)))
+}
 
 /// One past the highest number the index holds.
 pub const NUMBERS: usize = 512;
@@ -246,10 +252,10 @@ impl Table {
     pub fn in_ring_whole(&self, number: u64) -> bool {
         WHOLE.contains(&number)
     }
-    /// The guest may know the answer to call `number` ([`known`]).
+    /// The guest may know the answer to call `number`.
     #[must_use]
     pub fn has_known_answer(&self, number: u64) -> bool {
-        KNOWN.contains(&number)
+        number == GETPPID || KNOWN.iter().any(|(known, _)| *known == number)
     }
     /// All rows in order of their numbers.
     pub fn iter(&self) -> impl Iterator<Item = &'static Row> {

@@ -17,7 +17,7 @@ use crate::{
     call::{Call, Cx},
     error::Stop,
     num::Word,
-    platform::{AddressSpace, Cpu, Exit, Kick, PlatformError, Registers, Serve, Served},
+    platform::{AddressSpace, Cpu, Exit, Kick, PlatformError, Registers, SavedFpu, Serve, Served},
     signal::{self, Delivered},
 };
 
@@ -52,7 +52,7 @@ impl Serve for Server {
         };
         let timing = kernel.stats.timing(number).map(|weight| (weight, kernel.now()));
         let mut call = Call::with(number, args);
-        let (regs, cpu) = (&mut Registers::default(), &mut NoCpu);
+        let (regs, cpu) = (&mut Registers::default(), &mut NoCpu(None));
         let value = match attempt(row, &mut Cx { task, call: &mut call, regs, cpu }) {
             Ok(value) => value,
             Err(Stop::Errno(errno)) => errno_word(errno),
@@ -75,7 +75,8 @@ impl Serve for Server {
         }
         if task.has_work() { Served::Leave(value) } else { Served::Value(value) }
     }
-    fn serve_whole(&self, regs: &mut Registers, cpu: &mut dyn Cpu) -> Served {
+    fn serve_whole(&self, regs: &mut Registers, fpu: &mut dyn SavedFpu) -> Served {
+        let cpu = &mut NoCpu(Some(fpu));
         let task = &self.0;
         let kernel = &task.kernel;
         let mut call = Call::new(regs);
@@ -152,14 +153,21 @@ pub(super) fn is_serving(task: &Task) -> bool {
     SERVED.get() == task.tid
 }
 
-/// Stands where a call's CPU would; calls that touch it are never served in a ring.
-struct NoCpu;
+/// Stands where a call's CPU would, with its FPU state if that was saved; calls that need more of a CPU are
+/// never served in a ring.
+struct NoCpu<'a>(Option<&'a mut dyn SavedFpu>);
 
-impl NoCpu {
+impl NoCpu<'_> {
     const ERROR: PlatformError = PlatformError::Gone;
+    fn saved(&mut self) -> Result<&mut (dyn SavedFpu + '_), PlatformError> {
+        match &mut self.0 {
+            Some(fpu) => Ok(&mut **fpu),
+            None => Err(Self::ERROR),
+        }
+    }
 }
 
-impl Cpu for NoCpu {
+impl Cpu for NoCpu<'_> {
     fn run(&mut self, _: &mut Registers) -> Result<Exit, PlatformError> {
         Err(Self::ERROR)
     }
@@ -167,13 +175,14 @@ impl Cpu for NoCpu {
         Err(Self::ERROR)
     }
     fn fpu(&mut self) -> Result<Vec<u8>, PlatformError> {
-        Err(Self::ERROR)
+        self.saved()?.get()
     }
-    fn set_fpu(&mut self, _: &[u8]) -> Result<(), PlatformError> {
-        Err(Self::ERROR)
+    fn set_fpu(&mut self, area: &[u8]) -> Result<(), PlatformError> {
+        self.saved()?.set(area)
     }
     fn reset_fpu(&mut self) -> Result<(), PlatformError> {
-        Err(Self::ERROR)
+        self.saved()?.reset();
+        Ok(())
     }
     fn kicker(&self) -> Arc<dyn Kick> {
         Arc::new(NoKick)

@@ -336,7 +336,6 @@ impl Cpu for KvmCpu {
     }
     fn switch(&mut self, space: &Arc<dyn AddressSpace>) -> Result<(), PlatformError> {
         let (root, ring) = Space::of(space)?.take_root()?;
-        self.ring.hand_over(&ring);
         let old = self.root.replace(root);
         let old_ring = std::mem::replace(&mut self.ring, ring);
         let before = std::mem::replace(&mut self.space, space.clone());

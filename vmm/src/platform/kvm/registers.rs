@@ -1,12 +1,8 @@
 //! The whole register file in a ring page: put there by a gate for calls that look at it, and loaded from
 //! there when such a call replaces it (docs/gate.md, Signals in rings).
 
-use std::sync::Arc;
-
 use trapgate_firmware::layout;
-use trapgate_kernel::platform::{
-    AddressSpace, Cpu, Exit, Kick, PlatformError, Registers, XsaveLayout,
-};
+use trapgate_kernel::platform::{PlatformError, Registers, SavedFpu, XsaveLayout};
 
 use super::{fpu, ring::Ring};
 
@@ -67,44 +63,24 @@ pub(super) fn loaded(ring: &Ring, regs: &mut Registers) {
     regs.rsp = ring.word(layout::RING_FRAME + 24);
 }
 
-/// Stands where a call's CPU would: the FPU state in the ring page.
-pub(super) struct PageCpu<'a> {
+/// The FPU state in the ring page.
+pub(super) struct PageFpu<'a> {
     pub(super) ring: &'a Ring,
     pub(super) layout: XsaveLayout,
     pub(super) mxcsr_mask: u32,
 }
 
-impl PageCpu<'_> {
-    const ERROR: PlatformError = PlatformError::Gone;
-}
-
-impl Cpu for PageCpu<'_> {
-    fn run(&mut self, _: &mut Registers) -> Result<Exit, PlatformError> {
-        Err(Self::ERROR)
-    }
-    fn switch(&mut self, _: &Arc<dyn AddressSpace>) -> Result<(), PlatformError> {
-        Err(Self::ERROR)
-    }
-    fn fpu(&mut self) -> Result<Vec<u8>, PlatformError> {
+impl SavedFpu for PageFpu<'_> {
+    fn get(&mut self) -> Result<Vec<u8>, PlatformError> {
         // The guest may have written there meanwhile: checked as what comes from a signal frame is.
         fpu::check(&self.ring.area(self.layout.size), self.layout, self.mxcsr_mask)
     }
-    fn set_fpu(&mut self, area: &[u8]) -> Result<(), PlatformError> {
+    fn set(&mut self, area: &[u8]) -> Result<(), PlatformError> {
         let area = fpu::check(area, self.layout, self.mxcsr_mask)?;
         self.ring.set_area(&area);
         Ok(())
     }
-    fn reset_fpu(&mut self) -> Result<(), PlatformError> {
+    fn reset(&mut self) {
         self.ring.set_area(&fpu::initial(self.layout));
-        Ok(())
     }
-    fn kicker(&self) -> Arc<dyn Kick> {
-        Arc::new(NoKick)
-    }
-}
-
-struct NoKick;
-
-impl Kick for NoKick {
-    fn kick(&self) {}
 }

@@ -23,7 +23,7 @@ use super::{
     Kind, Machine,
     image::{at, index},
     protocol::{self, Words},
-    registers::{self, PageCpu},
+    registers::{self, PageFpu},
     space::{pte, table},
 };
 
@@ -129,11 +129,6 @@ impl Ring {
         let _ = self.page().write_slice(&[0; 4096], 0);
         *self.lock() = None;
     }
-    /// Another CPU's ring takes its place.
-    pub(super) fn hand_over(&self, to: &Ring) {
-        let server = self.server.lock().unwrap_or_else(PoisonError::into_inner).take();
-        *to.server.lock().unwrap_or_else(PoisonError::into_inner) = server;
-    }
     /// Who answers its calls.
     pub(super) fn set_server(&self, server: Arc<dyn Serve>) {
         *self.lock() = Some(server);
@@ -159,8 +154,8 @@ impl Ring {
             let number = self.word(layout::RING_NUMBER);
             let caller = Some(self.word(layout::RING_CALLER)).filter(|at| *at != 0);
             let served = server.as_ref()?.serve(number, args, caller);
-            let whole = machine.whole_features() != 0;
-            Some(if served == Served::Save && !whole { Served::Punt } else { served })
+            let unable = served == Served::Save && machine.whole_features() == 0;
+            Some(if unable { Served::Punt } else { served })
         })
     }
     /// The same for a call that came with the whole register file.
@@ -171,7 +166,7 @@ impl Ring {
         let mut regs = registers::saved(self);
         let (layout, mxcsr_mask) = (machine.xsave, machine.mxcsr_mask);
         self.set_word(layout::RING_FPU, 0);
-        let served = server.serve_whole(&mut regs, &mut PageCpu { ring: self, layout, mxcsr_mask });
+        let served = server.serve_whole(&mut regs, &mut PageFpu { ring: self, layout, mxcsr_mask });
         if served == Served::Load {
             registers::put(self, regs);
         }
