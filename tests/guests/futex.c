@@ -140,6 +140,26 @@ CASE(interrupted)
 	EQ(reap(p), 0);
 }
 
+/* A signal that ends in nothing leaves a wait as it was: this one is queued because the main thread
+   blocks it, and ignored by the thread that finds it. */
+CASE(ignored_signal)
+{
+	waiters(2, -1);
+	sigset_t set;
+	sigemptyset(&set);
+	sigaddset(&set, SIGURG);
+	OK(pthread_sigmask(SIG_BLOCK, &set, NULL));
+	for (int i = 0; i < 2; i++) {
+		kill(getpid(), SIGURG);
+		msleep(30);
+	}
+	UNTIL(fx(&w, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0) == 1);
+	UNTIL(woken == 1);
+	UNTIL(fx(&w, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0) == 1);
+	pthread_join(t[0], NULL);
+	pthread_join(t[1], NULL);
+}
+
 CASE(robust_list_calls)
 {
 	struct robust_list_head *h;

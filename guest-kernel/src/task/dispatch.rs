@@ -158,8 +158,9 @@ impl Attempt<'_> {
                 result => return settle(result),
             }
             match self.interruption(wait.restart) {
-                None => {}
-                Some(outcome) => return outcome,
+                Interruption::None => {}
+                Interruption::Over => continue,
+                Interruption::Ends(outcome) => return outcome,
             }
             let now = task.kernel.now();
             let timeout = wait.deadline.map(|at| at.saturating_sub(now));
@@ -180,11 +181,12 @@ impl Attempt<'_> {
         }
     }
 
-    /// Handles what is pending during a wait; `None` to go on waiting.
-    fn interruption(&mut self, rule: Restart) -> Option<Outcome> {
+    /// Handles what is pending during a wait.
+    fn interruption(&mut self, rule: Restart) -> Interruption {
+        use Interruption::{Ends, None, Over};
         let task = self.task;
         if task.must_exit() {
-            return Some(Outcome::Exit);
+            return Ends(Outcome::Exit);
         }
         if !signal::pending(task) || (rule == Restart::Killable && !killed(task)) {
             return None;
@@ -193,19 +195,30 @@ impl Attempt<'_> {
             self.call.interrupted = true;
             match self.once() {
                 Err(Stop::Wait(_)) if self.call.done > 0 => {
-                    return Some(Outcome::Value(self.call.done as u64));
+                    return Ends(Outcome::Value(self.call.done as u64));
                 }
                 Err(Stop::Wait(_)) => self.call.interrupted = false,
-                result => return Some(settle(result)),
+                result => return Ends(settle(result)),
             }
         }
         match run::deliver(task, self.regs, self.cpu, Some((rule, self.call.number))) {
-            Delivered::Handler => Some(Outcome::Handler),
-            Delivered::Exit { .. } => Some(Outcome::Exit),
-            Delivered::Nothing if rule == Restart::Never => Some(Outcome::Replaced),
-            Delivered::Nothing | Delivered::Stopped => None,
+            Delivered::Handler => Ends(Outcome::Handler),
+            Delivered::Exit { .. } => Ends(Outcome::Exit),
+            Delivered::Nothing if rule == Restart::Never => Ends(Outcome::Replaced),
+            Delivered::Nothing | Delivered::Stopped => Over,
         }
     }
+}
+
+/// What was pending during a wait came to.
+enum Interruption {
+    /// There was nothing.
+    None,
+    /// It is dealt with. The handler was told and may have given up what a wake-up would find (a futex's
+    /// waiter), so it has to be tried again before the task sleeps.
+    Over,
+    /// The call ends.
+    Ends(Outcome),
 }
 
 /// SIGKILL is queued.
