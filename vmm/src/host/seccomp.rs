@@ -164,7 +164,11 @@ const COMMON: &[Row] = &[
 ];
 
 /// The KVM backend besides.
-const BY_KVM: &[Row] = &[(libc::SYS_ioctl, OneOf(1, KVM))];
+const BY_KVM: &[Row] = &[
+    (libc::SYS_ioctl, OneOf(1, KVM)),
+    (libc::SYS_sched_setaffinity, Any),
+    (libc::SYS_getcpu, Any),
+];
 
 /// The ptrace backend besides: stubs are its own children and tracees.
 const BY_PTRACE: &[Row] = &[

@@ -13,7 +13,9 @@ use trapgate_kernel::{
 };
 
 use super::{
-    Kind, Machine, bump, fpu, host,
+    Kind, Machine, bump,
+    cores::Berth,
+    fpu, host,
     pool::{Pool, Seat},
     ring::{Found, Ring},
     server::Idler,
@@ -41,6 +43,7 @@ pub(super) struct KvmCpu {
     root: Option<Frame>,
     ring: Arc<Ring>,
     idler: Idler,
+    berth: Berth,
     /// Its thread sleeps in the kernel.
     asleep: bool,
 }
@@ -55,8 +58,9 @@ impl KvmCpu {
         let root = Some(root);
         let (seat, space) = (pool.seat(), space.clone());
         machine.servers.busy();
+        let berth = machine.servers.placement.join();
         let idler = Idler::default();
-        Ok(KvmCpu { machine, pool, seat, space, root, ring, idler, asleep: false })
+        Ok(KvmCpu { machine, pool, seat, space, root, ring, idler, berth, asleep: false })
     }
 
     /// What an exit means; `None`: nothing, run on.
@@ -390,6 +394,7 @@ impl Drop for KvmCpu {
         if !self.asleep {
             self.machine.servers.quiet();
         }
+        self.machine.servers.placement.leave(self.berth);
         self.pool.unseat(&self.seat);
         if let (Some(root), Ok(space)) = (self.root.take(), Space::of(&self.space)) {
             space.give_root(root, self.ring.clone());

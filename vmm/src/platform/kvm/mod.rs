@@ -6,6 +6,7 @@
 //! when; `fpu` checks XSAVE areas; `probe` finds out what kind of host this is. Design notes: docs/gate.md and
 //! docs/revocation.md.
 
+mod cores;
 mod cpu;
 mod fpu;
 mod image;
@@ -230,6 +231,7 @@ impl KvmPlatform {
             servers: Servers::new(shared),
         };
         let keeper = probe::settle(&mut machine)?;
+        machine.servers.exit_cost = machine.kind.exit_cost();
         let [ring3, ring0] = machine.image.phases(ram);
         machine.phases = if machine.kind == Kind::Hardware { ring0 } else { ring3 };
         let limit = kvm

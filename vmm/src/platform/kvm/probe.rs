@@ -3,7 +3,7 @@
 //! [`settle`] runs a SYSCALL on the maintenance vCPU before any guest exists; [`probe`] is for
 //! `trapgate doctor`.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kvm_bindings::kvm_regs;
 use serde::Serialize;
@@ -31,6 +31,16 @@ pub enum Kind {
     Hardware,
     /// It does not: ring 0 is emulated (PVM).
     Deprivileged,
+}
+
+impl Kind {
+    /// What a system call by an exit costs more than one in a ring, about.
+    pub(super) fn exit_cost(self) -> Duration {
+        Duration::from_micros(match self {
+            Kind::Hardware => 1,
+            Kind::Deprivileged => 26,
+        })
+    }
 }
 
 /// Where the probe's code and data lie in the probe's address space.

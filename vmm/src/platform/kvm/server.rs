@@ -24,7 +24,9 @@ use trapgate_kernel::platform::{Gpa, Served, Traffic};
 use vm_memory::Bytes;
 
 use super::{
+    super::affinity,
     Machine,
+    cores::Placement,
     image::at,
     protocol,
     ring::{Ring, Rings},
@@ -34,8 +36,8 @@ use super::{
 const PATIENCE: Duration = Duration::from_micros(150);
 /// The same for a thread that is about to sleep.
 const IDLE_PATIENCE: Duration = Duration::from_micros(80);
-/// How long more guest threads than leave it a core must run before a server sleeps.
-const CROWDED: Duration = Duration::from_micros(40);
+/// While the guest could use every core, a server must be worth its own: how long until that is looked at again.
+const CROWDED: Duration = Duration::from_micros(200);
 /// After this long a waking that did not pay is forgotten.
 const FORGET: Duration = Duration::from_millis(20);
 /// Calls that leave the VM at most this far apart count towards waking a server.
@@ -62,8 +64,12 @@ pub(super) struct Servers {
     active: AtomicUsize,
     /// Sleepers that look at rings first.
     idlers: AtomicUsize,
+    /// Servers that are awake.
+    on_duty: AtomicUsize,
     /// Host CPUs.
     cpus: usize,
+    /// What a call by an exit costs more than one in a ring.
+    pub(super) exit_cost: Duration,
     /// Servers there are; without any, no thread ever looks at a ring.
     count: AtomicUsize,
     /// Servers never sleep, whether it pays or not.
@@ -76,6 +82,9 @@ pub(super) struct Servers {
     stop: AtomicBool,
     called: Mutex<bool>,
     bell: Condvar,
+    /// The core of the CPU that called last.
+    caller: AtomicUsize,
+    pub(super) placement: Placement,
     streak: Mutex<Streak>,
     /// Quick calls in a row that it takes to wake a server.
     price: AtomicU32,
@@ -98,7 +107,9 @@ impl Servers {
             open: [const { AtomicU64::new(0) }; WORDS],
             active: AtomicUsize::new(0),
             idlers: AtomicUsize::new(0),
+            on_duty: AtomicUsize::new(0),
             cpus,
+            exit_cost: Duration::ZERO,
             count: AtomicUsize::new(0),
             always: AtomicBool::new(false),
             shared,
@@ -107,6 +118,8 @@ impl Servers {
             stop: AtomicBool::new(false),
             called: Mutex::new(false),
             bell: Condvar::new(),
+            caller: AtomicUsize::new(usize::MAX),
+            placement: Placement::default(),
             streak: Mutex::default(),
             price: AtomicU32::new(STREAK),
             served: AtomicU64::new(0),
@@ -197,6 +210,11 @@ impl Servers {
     fn room(&self) -> bool {
         self.active.load(Ordering::Relaxed) + self.idlers.load(Ordering::Relaxed) < self.cpus
     }
+    /// Answering `calls` in rings saves more than a core can do in `time`.
+    fn worth_a_core(&self, calls: u64, time: Duration) -> bool {
+        let saved = self.exit_cost.checked_mul(u32::try_from(calls).unwrap_or(u32::MAX));
+        self.cpus > 1 && saved.is_none_or(|saved| saved > time)
+    }
     /// A CPU left the guest for a system call. All CPUs' calls count together: short-lived processes make
     /// as many as one that lives on.
     pub(super) fn note_call(&self) {
@@ -213,13 +231,18 @@ impl Servers {
                 self.price.store(STREAK, Ordering::Relaxed);
             }
             streak.calls = if quick { streak.calls + 1 } else { 0 };
-            let called = streak.calls >= self.price.load(Ordering::Relaxed) && self.room();
+            let price = self.price.load(Ordering::Relaxed);
+            let busy = streak.tempo(self.served.load(Ordering::Relaxed), now);
+            // How much of the time was handlers' will be seen.
+            let worth = || busy.is_some_and(|(calls, time)| self.worth_a_core(2 * calls, time));
+            let called = streak.calls >= price && (self.room() || worth());
             if called {
                 streak.calls = 0;
             }
             called
         };
         if called {
+            self.caller.store(affinity::current(), Ordering::Relaxed);
             *self.called.lock().unwrap_or_else(PoisonError::into_inner) = true;
             self.bell.notify_one();
         }
@@ -249,26 +272,50 @@ impl Servers {
                 }
             }
             let always = self.always.load(Ordering::Relaxed);
-            // Threads of the guest come and go; the core is wanted if it is for some time.
-            let crowded = Cell::new(None::<Instant>);
-            let wanted = || {
-                if always || self.room() {
-                    crowded.set(None);
-                    return false;
-                }
-                let since = crowded.get().unwrap_or_else(Instant::now);
-                crowded.set(Some(since));
-                since.elapsed() > CROWDED
+            let crowd = Crowd::default();
+            let done = |hits, view: &mut View| {
+                self.stop.load(Ordering::Relaxed)
+                    || !always && self.is_wanted_elsewhere(&crowd, hits, view)
             };
-            let done = || self.stop.load(Ordering::Relaxed) || wanted();
             let patience = if always { Duration::MAX } else { PATIENCE };
+            self.placement.avoid(self.caller.load(Ordering::Relaxed));
             self.shifts().change(true);
+            self.on_duty.fetch_add(1, Ordering::Relaxed);
             let hits = self.watch(machine, &mut view, patience, &done);
+            if crowd.own.get() {
+                self.placement.release();
+            }
+            self.on_duty.fetch_sub(1, Ordering::Relaxed);
             self.shifts().change(false);
             let price = self.price.load(Ordering::Relaxed);
-            let price = if hits >= PAYS { STREAK } else { STREAK_MAX.min(price * 2) };
+            let paid = hits >= PAYS && (self.room() || crowd.paid.get());
+            let price = if paid { STREAK } else { STREAK_MAX.min(price * 2) };
             self.price.store(price, Ordering::Relaxed);
         }
+    }
+    /// Should a server that has answered `hits` calls leave its core to the guest?
+    fn is_wanted_elsewhere(&self, crowd: &Crowd, hits: u64, view: &mut View) -> bool {
+        view.timed = !self.room();
+        if !view.timed {
+            crowd.since.set(None);
+            return false;
+        }
+        let start = || (Instant::now(), hits, view.handling);
+        let (since, before, handling) = crowd.since.get().unwrap_or_else(start);
+        crowd.since.set(Some((since, before, handling)));
+        let time = since.elapsed();
+        if time < CROWDED {
+            return false;
+        }
+        crowd.since.set(None);
+        // What handlers take they would take anywhere.
+        let spinning = time.saturating_sub(view.handling - handling);
+        let worth = self.worth_a_core(hits - before, spinning);
+        crowd.paid.set(worth);
+        if worth && !crowd.own.get() {
+            crowd.own.set(self.placement.reserve());
+        }
+        !worth
     }
     /// A CPU's thread is about to sleep until `woken`: it answers other CPUs' calls for a moment. Whoever
     /// wakes it then need not wake a host thread, and may well be served by it.
@@ -281,11 +328,13 @@ impl Servers {
             return;
         }
         // Somebody must be there to make calls.
-        if self.active.load(Ordering::Relaxed) == 0 || !self.room() {
+        let active = self.active.load(Ordering::Relaxed);
+        let looking = self.idlers.load(Ordering::Relaxed) + self.on_duty.load(Ordering::Relaxed);
+        if active == 0 || active + looking >= self.cpus {
             return;
         }
         self.idlers.fetch_add(1, Ordering::Relaxed);
-        let hits = self.watch(machine, &mut idler.view, IDLE_PATIENCE, woken);
+        let hits = self.watch(machine, &mut idler.view, IDLE_PATIENCE, &|_, _| woken());
         self.idlers.fetch_sub(1, Ordering::Relaxed);
         self.served_idle.fetch_add(hits, Ordering::Relaxed);
         if hits > 0 || woken() {
@@ -295,13 +344,13 @@ impl Servers {
             idler.skip = (1 << idler.vain) - 1;
         }
     }
-    /// Answers calls until none has come for `patience`, or `done`; how many.
+    /// Answers calls until none has come for `patience`, or `done`, told how many it were so far; how many.
     fn watch(
         &self,
         machine: &Machine,
         view: &mut View,
         patience: Duration,
-        done: &dyn Fn() -> bool,
+        done: &dyn Fn(u64, &mut View) -> bool,
     ) -> u64 {
         self.looker(machine, true);
         view.refresh(&self.rings);
@@ -317,7 +366,7 @@ impl Servers {
                 last = Instant::now();
             }
             if looks.is_multiple_of(LOOKS) {
-                if done() || looks > 0 && last.elapsed() > patience {
+                if done(hits, view) || looks > 0 && last.elapsed() > patience {
                     break;
                 }
                 view.refresh(&self.rings);
@@ -329,7 +378,7 @@ impl Servers {
         hits + self.look(machine, view)
     }
     /// One look at every open ring; calls answered.
-    fn look(&self, machine: &Machine, view: &View) -> u64 {
+    fn look(&self, machine: &Machine, view: &mut View) -> u64 {
         let mut found = 0;
         for (w, word) in self.open.iter().enumerate().take(view.rings.len().div_ceil(64)) {
             let mut bits = word.load(Ordering::Acquire);
@@ -341,7 +390,12 @@ impl Servers {
                 if !ring.is_posted() {
                     continue;
                 }
-                match ring.serve(machine, || word.load(Ordering::Acquire) & bit != 0) {
+                let began = view.timed.then(Instant::now);
+                let served = ring.serve(machine, || word.load(Ordering::Acquire) & bit != 0);
+                if let Some(began) = began {
+                    view.handling += began.elapsed();
+                }
+                match served {
                     Some(Served::Punt) => {
                         self.punted.fetch_add(1, Ordering::Relaxed);
                     }
@@ -399,6 +453,20 @@ impl Shifts {
 struct View {
     rings: Vec<Option<Arc<Ring>>>,
     version: u64,
+    /// Take the time of calls, in `handling`.
+    timed: bool,
+    handling: Duration,
+}
+
+/// What a server knows of a time in which the guest could use every core.
+#[derive(Default)]
+struct Crowd {
+    /// Since when it has not been looked at, and the calls and their handlers' time at that moment.
+    since: Cell<Option<(Instant, u64, Duration)>>,
+    /// When last looked at, the server was worth its core.
+    paid: Cell<bool>,
+    /// It has a core to itself.
+    own: Cell<bool>,
 }
 
 impl View {
@@ -427,10 +495,31 @@ struct Streak {
     /// When the price was last looked at.
     judged: Instant,
     calls: u32,
+    /// All there ever were.
+    exits: u64,
+    /// Since when, and from which number of calls by whatever way, the tempo is taken.
+    since: (Instant, u64),
+}
+
+impl Streak {
+    /// One more of them, `served` having been answered in rings: now and then, how many calls were made in which
+    /// time.
+    fn tempo(&mut self, served: u64, now: Instant) -> Option<(u64, Duration)> {
+        self.exits += 1;
+        let all = self.exits + served;
+        let (since, before) = self.since;
+        let time = now - since;
+        if time < CROWDED {
+            return None;
+        }
+        self.since = (now, all);
+        Some((all - before, time))
+    }
 }
 
 impl Default for Streak {
     fn default() -> Streak {
-        Streak { last: Instant::now(), judged: Instant::now(), calls: 0 }
+        let now = Instant::now();
+        Streak { last: now, judged: now, calls: 0, exits: 0, since: (now, 0) }
     }
 }

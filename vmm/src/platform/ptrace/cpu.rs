@@ -9,7 +9,7 @@ use trapgate_kernel::platform::{
 
 use super::{
     Shared, fpu,
-    seat::{Hops, KICK, Seat},
+    seat::{Hops, KICK, NOWHERE, Seat},
     space::{Space, Verdict},
     sys::{self, Status},
     tracee::{self, RFLAGS, Tracee, USER_CS, USER_SS, host, is_fault},
@@ -65,7 +65,7 @@ impl PtraceCpu {
         if used { self.reset_fpu() } else { Ok(()) }
     }
     fn let_go(&mut self) {
-        self.seat.aim(None, -1);
+        self.seat.aim(None, NOWHERE);
         tracee::disown(&self.tracee);
         if let Ok(space) = as_space(&self.space) {
             space.return_worker(&self.tracee);

@@ -10,14 +10,15 @@
 use std::{
     sync::{
         Arc, Condvar, Mutex, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use trapgate_kernel::platform::Kick;
 
-use super::sys::{self, CpuSet, Tid};
+use super::sys::{self, Tid};
+use crate::platform::affinity::{self, CpuSet};
 
 /// The signal that takes a stub out of guest code. Guests never see the stubs' signals.
 pub const KICK: i32 = libc::SIGUSR1;
@@ -31,7 +32,8 @@ const PLACE_TICKS: u32 = 5;
 const HOP_WINDOW: u32 = 64;
 const MAX_HOPS: u32 = 4;
 
-const NOWHERE: i32 = -1;
+/// No CPU.
+pub const NOWHERE: usize = usize::MAX;
 
 /// One CPU as others see it.
 pub struct Seat {
@@ -41,7 +43,7 @@ pub struct Seat {
     /// Counts entries to guest code.
     runs: AtomicU32,
     /// The host CPU the tracee is bound to, or [`NOWHERE`].
-    bound: AtomicI32,
+    bound: AtomicUsize,
     /// The tracer is bound as well.
     tracer_bound: AtomicBool,
     /// Process and thread to signal or move; none once the CPU has let go of them.
@@ -76,26 +78,26 @@ impl Seat {
             wanted: AtomicBool::new(false),
             in_guest: AtomicBool::new(false),
             runs: AtomicU32::new(0),
-            bound: AtomicI32::new(NOWHERE),
+            bound: AtomicUsize::new(NOWHERE),
             tracer_bound: AtomicBool::new(false),
             target: Mutex::new(None),
         }
     }
     /// Sets the tracee that others may signal, and the CPU it is bound to.
-    pub fn aim(&self, target: Option<(Tid, Tid)>, cpu: i32) {
+    pub fn aim(&self, target: Option<(Tid, Tid)>, cpu: usize) {
         *self.target.lock().unwrap_or_else(PoisonError::into_inner) = target;
         self.bound.store(cpu, Ordering::Relaxed);
     }
     /// Before a run: the tracee goes where its tracer is.
     pub fn place(&self, tracee: Tid, hops: &mut Hops) {
-        let cpu = sys::current_cpu();
+        let cpu = affinity::current();
         let before = self.bound.load(Ordering::Relaxed);
         if cpu != before {
-            sys::bind(tracee, cpu);
+            CpuSet::only(cpu).bind(tracee);
             self.bound.store(cpu, Ordering::Relaxed);
         }
         if hops.note(cpu != before && before != NOWHERE) {
-            sys::bind(0, cpu);
+            CpuSet::only(cpu).bind(0);
             self.tracer_bound.store(true, Ordering::Relaxed);
         }
     }
@@ -161,7 +163,7 @@ impl Balancer {
     /// Starts the thread.
     pub fn start() -> std::io::Result<Balancer> {
         let shared = Arc::new(Watch {
-            anywhere: CpuSet::current(),
+            anywhere: CpuSet::of(0),
             seats: Mutex::default(),
             wake: Condvar::new(),
             asleep: AtomicBool::new(false),

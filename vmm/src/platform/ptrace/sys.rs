@@ -1,5 +1,5 @@
 //! The host calls this backend makes on stubs, each wrapped once: ptrace(2), wait4(2), signals,
-//! affinity, futexes. No policy.
+//! futexes. No policy.
 
 use std::{io, mem::MaybeUninit, sync::atomic::AtomicU32, time::Duration};
 
@@ -155,46 +155,6 @@ pub fn kill(pid: Tid, signal: c_int) {
 pub fn gettid() -> Tid {
     // SAFETY: gettid(2) cannot fail and touches no memory.
     unsafe { libc::gettid() }
-}
-/// The CPU this thread runs on, a hint.
-pub fn current_cpu() -> i32 {
-    // SAFETY: sched_getcpu(3) touches no memory of ours.
-    unsafe { libc::sched_getcpu() }.max(0)
-}
-
-/// A set of host CPUs.
-#[derive(Clone, Copy)]
-pub struct CpuSet(libc::cpu_set_t);
-
-impl CpuSet {
-    fn empty() -> CpuSet {
-        // SAFETY: an all-zero cpu_set_t is valid (empty).
-        CpuSet(unsafe { std::mem::zeroed() })
-    }
-    /// The CPUs this thread may use.
-    pub fn current() -> CpuSet {
-        let mut set = CpuSet::empty();
-        // SAFETY: sched_getaffinity(2) writes at most the given size.
-        unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set.0) };
-        set
-    }
-    /// Binds a thread (0: this one) to the set. Failure only costs speed.
-    pub fn bind(&self, tid: Tid) {
-        // SAFETY: sched_setaffinity(2) reads the set.
-        unsafe { libc::sched_setaffinity(tid, size_of::<libc::cpu_set_t>(), &raw const self.0) };
-    }
-}
-/// Binds a thread (0: this one) to one CPU. Failure only costs speed.
-pub fn bind(tid: Tid, cpu: i32) {
-    let mut set = CpuSet::empty();
-    match usize::try_from(cpu) {
-        Ok(cpu) if cpu < 8 * size_of::<libc::cpu_set_t>() => {
-            // SAFETY: writes inside the set, as just checked.
-            unsafe { libc::CPU_SET(cpu, &mut set.0) };
-            set.bind(tid);
-        }
-        _ => {}
-    }
 }
 
 /// Waits while `*word == value`, at most `timeout`; shared between processes.

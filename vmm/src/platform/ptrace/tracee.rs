@@ -15,6 +15,7 @@ use super::{
     stub::{Entries, MAP_FLAGS, THREAD_FLAGS},
     sys::{self, Status, Tid},
 };
+use crate::platform::affinity::{self, CpuSet};
 
 /// Code and stack selectors of 64-bit user code on Linux, the only ones a guest gets.
 pub const USER_CS: u64 = 0x33;
@@ -37,7 +38,7 @@ pub struct Tracee {
     /// Its thread id.
     pub tid: Tid,
     /// The CPU it was bound to when taken up.
-    pub cpu: i32,
+    pub cpu: usize,
     /// Set when its registers are no longer the guest's.
     pub dirty: Cell<bool>,
     detached: Cell<bool>,
@@ -48,8 +49,8 @@ impl Tracee {
     /// Takes up a parked thread.
     pub fn seize(tid: Tid, entries: Entries) -> Result<Tracee, PlatformError> {
         // Here first, so that it wakes on our CPU: a stop across CPUs costs several times more.
-        let cpu = sys::current_cpu();
-        sys::bind(tid, cpu);
+        let cpu = affinity::current();
+        CpuSet::only(cpu).bind(tid);
         sys::seize(tid).map_err(host("PTRACE_SEIZE"))?;
         let (dirty, detached) = (Cell::new(true), Cell::new(false));
         let tracee = Tracee { tid, cpu, dirty, detached, entries };
