@@ -9,7 +9,7 @@
 //! Invariant: a frame's count drops to zero only after every translation to it was revoked.
 
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError, Weak,
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
     atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
@@ -61,6 +61,8 @@ struct Pool {
     warm: Vec<usize>,
     /// Entirely free blocks that cost the host nothing.
     cold: Vec<usize>,
+    /// The same, but held back (see [`Frames::hold_back`]).
+    held: Vec<usize>,
     free: usize,
 }
 
@@ -73,7 +75,11 @@ pub struct Frames {
     pool: Mutex<Pool>,
     peak: AtomicU64,
     shrinkers: Mutex<Vec<Weak<dyn Shrink>>>,
+    grow: OnceLock<Grow>,
 }
+
+/// Makes the rest of the region usable; false if that fails.
+pub type Grow = Box<dyn Fn() -> bool + Send + Sync>;
 
 impl Frames {
     /// Takes charge of the region `[base, base+len)` of `memory`, both multiples of 2 MiB.
@@ -104,11 +110,34 @@ impl Frames {
                 partial: Vec::new(),
                 warm: Vec::new(),
                 cold: (0..blocks).rev().collect(),
+                held: Vec::new(),
                 free: blocks * BLOCK_FRAMES,
             }),
             peak: AtomicU64::new(0),
             shrinkers: Mutex::default(),
+            grow: OnceLock::new(),
         })
+    }
+    /// Keeps back what lies `bytes` and more into the region and was never handed out. When there is nothing else,
+    /// `grow` is called, which must not allocate here, and if it agrees all of it is used. Takes effect once.
+    pub fn hold_back(&self, bytes: u64, grow: Grow) {
+        if self.grow.set(grow).is_err() {
+            return;
+        }
+        let first = usize::try_from(bytes >> PAGE_SHIFT).unwrap_or(usize::MAX) / BLOCK_FRAMES;
+        let mut pool = self.pool();
+        let cold = std::mem::take(&mut pool.cold);
+        (pool.held, pool.cold) = cold.into_iter().partition(|block| *block >= first);
+    }
+    /// An entirely free block.
+    fn fresh(&self, pool: &mut Pool) -> Option<usize> {
+        // Zeroing costs a third of what the host wants for memory it has to find.
+        let ready = pool.warm.pop().or_else(|| pool.cold.pop());
+        if ready.is_some() || pool.held.is_empty() || !self.grow.get().is_some_and(|grow| grow()) {
+            return ready;
+        }
+        pool.cold = std::mem::take(&mut pool.held);
+        pool.cold.pop()
     }
 
     fn pool(&self) -> MutexGuard<'_, Pool> {
@@ -202,7 +231,7 @@ impl Frames {
                     pool.partial.pop();
                 }
                 None => {
-                    let b = pool.warm.pop().or_else(|| pool.cold.pop())?;
+                    let b = self.fresh(&mut pool)?;
                     pool.partial.push(b);
                     break b;
                 }
@@ -226,8 +255,7 @@ impl Frames {
     pub fn alloc_block(self: &Arc<Self>) -> Option<Gpa> {
         let (block, dirty, mapped) = {
             let mut pool = self.pool();
-            // Zeroing costs a third of what the host wants for memory it has to find.
-            let block = pool.warm.pop().or_else(|| pool.cold.pop())?;
+            let block = self.fresh(&mut pool)?;
             let entry = &mut pool.blocks[block];
             let (dirty, mapped) = (entry.dirty, entry.mapped);
             entry.mapped |= dirty == [u64::MAX; WORDS];
@@ -384,5 +412,34 @@ impl Clone for Frame {
 impl Drop for Frame {
     fn drop(&mut self) {
         self.frames.release(self.gpa);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::testing;
+
+    #[test]
+    fn what_is_held_back_comes_last_and_only_with_consent() {
+        const BLOCK: u64 = PAGE_SIZE * BLOCK_FRAMES as u64;
+        let frames = testing::kernel(16).frames.clone();
+        let free = frames.free();
+        let consent = Arc::new(AtomicBool::new(false));
+        let asked = consent.clone();
+        frames.hold_back(2 * BLOCK, Box::new(move || asked.load(Ordering::Relaxed)));
+        // As much memory as before, but not all of it at hand.
+        assert_eq!((frames.free(), frames.total()), (free, 8 * BLOCK_FRAMES));
+        let mut taken: Vec<Frame> = std::iter::from_fn(|| frames.alloc()).collect();
+        let end = Gpa(frames.base().0 + 2 * BLOCK);
+        assert!(!taken.is_empty() && taken.iter().all(|frame| frame.gpa() < end));
+        assert!(frames.alloc_block().is_none());
+        consent.store(true, Ordering::Relaxed);
+        let block = frames.alloc_block().unwrap();
+        assert!(block >= end);
+        taken.extend(std::iter::from_fn(|| frames.alloc()));
+        assert_eq!((taken.len(), frames.free()), (free - BLOCK_FRAMES, 0));
     }
 }

@@ -181,6 +181,9 @@ pub trait HostTree: Send + Sync {
     fn statfs(&self) -> Result<[u64; 6], Errno>;
 }
 
+/// Most parts of one [`HostFile::read_parts`].
+pub const MAX_PARTS: usize = 64;
+
 /// An open regular file of the host.
 pub trait HostFile: Send + Sync {
     /// pread(2) into guest memory; 0 at the end of the file.
@@ -188,6 +191,13 @@ pub trait HostFile: Send + Sync {
     /// # Errors
     /// The host's errno.
     fn read_into(&self, dst: VolatileSlice<'_>, offset: u64) -> Result<usize, Errno>;
+    /// preadv(2) into guest memory, of at most [`MAX_PARTS`] parts; may read less.
+    ///
+    /// # Errors
+    /// The host's errno.
+    fn read_parts(&self, dst: &[VolatileSlice<'_>], offset: u64) -> Result<usize, Errno> {
+        dst.first().map_or(Ok(0), |first| self.read_into(*first, offset))
+    }
     /// pread(2).
     ///
     /// # Errors

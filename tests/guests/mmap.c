@@ -252,6 +252,30 @@ CASE(adjacent_maps_stay_apart)
 	EQ(touch(p + PAGE, true), 0);
 }
 
+static char *wide;
+static void *touch_all(void *from)
+{
+	for (long i = (long)from; i < 320; i += 2)
+		*(volatile long *)(wide + (i << 21)) = i + 1;
+	return NULL;
+}
+CASE(more_memory_than_at_first)
+{
+	/* A page of every 2 MiB, from two threads: a VM that begins with little memory has to find more. */
+	wide = mmap(NULL, 320l << 21, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	NEED(wide != MAP_FAILED ? 0 : -1);
+	pthread_t t[2];
+	for (long i = 0; i < 2; i++)
+		pthread_create(&t[i], NULL, touch_all, (void *)i);
+	for (int i = 0; i < 2; i++)
+		pthread_join(t[i], NULL);
+	long bad = 0;
+	for (long i = 0; i < 320; i++)
+		bad += *(volatile long *)(wide + (i << 21)) != i + 1 || wide[(i << 21) + 4096];
+	EQ(bad, 0);
+	OK(munmap(wide, 320l << 21));
+}
+
 CASE(random_layout)
 {
 	/* Addresses differ between runs of one program (randomize_va_space), here across two execs. */

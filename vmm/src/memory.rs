@@ -1,8 +1,8 @@
-//! Guest RAM: one sparse memfd, mapped once here, given to KVM as one slot and to ptrace stubs page
+//! Guest RAM: one sparse memfd, mapped once here, given to KVM as a slot or two and to ptrace stubs page
 //! by page.
 //!
 //! The whole region is reserved at start and committed by the host on first touch, so memory slots
-//! never change. Unsafe code: the two host calls on the mapping.
+//! never change; one may be added. Unsafe code: the two host calls on the mapping.
 
 use std::{
     fs::File,
@@ -18,7 +18,7 @@ use trapgate_kernel::{
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
 /// Where guest RAM starts: above every hole of the PC's 32-bit space (LAPIC, IOAPIC, the real-mode
-/// TSS of old VMX), so that one slot is enough.
+/// TSS of old VMX), so that they lie in a row.
 pub const RAM_BASE: u64 = 1 << 32;
 
 /// Why guest RAM could not be made.

@@ -23,6 +23,12 @@ impl RegularFile {
     }
 }
 
+/// errno after a failed call.
+fn last_error() -> Errno {
+    let code = std::io::Error::last_os_error().raw_os_error().unwrap_or(0);
+    Errno::from_raw(code).unwrap_or(Errno::EIO)
+}
+
 impl HostFile for RegularFile {
     fn read_into(&self, dst: VolatileSlice<'_>, offset: u64) -> Result<usize, Errno> {
         let offset = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
@@ -32,10 +38,19 @@ impl HostFile for RegularFile {
         // to the bytes exists. The descriptor is open.
         let n =
             unsafe { libc::pread(self.fd.as_raw_fd(), guard.as_ptr().cast(), dst.len(), offset) };
-        usize::try_from(n).map_err(|_| {
-            let code = std::io::Error::last_os_error().raw_os_error().unwrap_or(0);
-            Errno::from_raw(code).unwrap_or(Errno::EIO)
-        })
+        usize::try_from(n).map_err(|_| last_error())
+    }
+    fn read_parts(&self, dst: &[VolatileSlice<'_>], offset: u64) -> Result<usize, Errno> {
+        let offset = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
+        let guards: Vec<_> = dst.iter().map(VolatileSlice::ptr_guard_mut).collect();
+        let parts: Vec<libc::iovec> = guards
+            .iter()
+            .map(|g| libc::iovec { iov_base: g.as_ptr().cast(), iov_len: g.len() })
+            .collect();
+        let count = libc::c_int::try_from(parts.len()).map_err(|_| Errno::EINVAL)?;
+        // SAFETY: as in `read_into`, for each part; the array of parts lives through the call.
+        let n = unsafe { libc::preadv(self.fd.as_raw_fd(), parts.as_ptr(), count, offset) };
+        usize::try_from(n).map_err(|_| last_error())
     }
     fn read_at(&self, dst: &mut [u8], offset: u64) -> Result<usize, Errno> {
         rustix::io::pread(&self.fd, dst, offset).map_err(errno)

@@ -5,7 +5,7 @@
 //!   start sysinfo and prlimit64).
 //! * `tree.rs`: a directory tree (openat2, fstat, newfstatat, readlinkat, getdents64, mkdirat, symlinkat,
 //!   linkat, renameat2, unlinkat, fchmod, fchown, utimensat, fstatfs).
-//! * `file.rs`: a regular file (pread, pwrite, ftruncate, fsync, fstat).
+//! * `file.rs`: a regular file (pread, preadv, pwrite, ftruncate, fsync, fstat).
 //! * `seccomp.rs`: the table of all these calls, from which the monitor's filter is made.
 //! * `clock.rs`: the clocks again, and the time-stamp counter they are read by; `threads.rs`: threads.
 //! * `resident.rs`: the monitor's own peak (openat before the filter is on, pread).

@@ -52,6 +52,7 @@ type Row = (i64, When);
 /// KVM_* requests that are used once a VM runs.
 const KVM: &[u32] = &[
     0xae41,      // KVM_CREATE_VCPU
+    0x4020_ae46, // KVM_SET_USER_MEMORY_REGION
     0xae80,      // KVM_RUN
     0x8090_ae81, // KVM_GET_REGS
     0x4090_ae82, // KVM_SET_REGS
@@ -126,6 +127,7 @@ const COMMON: &[Row] = &[
     (libc::SYS_write, Any),
     (libc::SYS_writev, Any),
     (libc::SYS_pread64, Any),
+    (libc::SYS_preadv, Any),
     (libc::SYS_pwrite64, Any),
     (libc::SYS_lseek, Any),
     (libc::SYS_ftruncate, Any),

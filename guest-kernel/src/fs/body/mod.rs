@@ -11,6 +11,8 @@
 mod cache;
 mod holes;
 mod lower;
+#[cfg(test)]
+mod tests;
 mod through;
 
 use std::{
@@ -31,7 +33,7 @@ use super::buf::{Sink, Source};
 use crate::{
     error::Errno,
     frames::{Frame, Frames},
-    host::HostFile,
+    host::{HostFile, MAX_PARTS},
     mm::{
         object::{Mappers, MemObject, PageError},
         store::Quota,
@@ -275,6 +277,44 @@ impl Body {
         }
     }
 
+    /// Reads the first pages of `[from, last)` that are not there yet and lie in a row, at once; where to go on.
+    fn read_ahead(&self, from: u64, last: u64) -> Result<u64, Errno> {
+        let (run, visible, edits) = {
+            let state = self.state();
+            let end = state.lower_len.div_ceil(PAGE_SIZE).min(last);
+            let absent = |at: &u64| !state.pages.contains_key(at);
+            let Some(first) = (from..end).find(absent).filter(|_| state.writing == 0) else {
+                return Ok(last);
+            };
+            let past = (first..end).find(|at| !absent(at)).unwrap_or(end);
+            (first..past, state.lower_len, state.edits)
+        };
+        let frames = run.clone().map(|_| self.alloc()).collect::<Result<Vec<Frame>, Errno>>()?;
+        // What lies past the visible end must read as zero, whatever the host has there.
+        let wanted = |index: u64| visible.saturating_sub(index << PAGE_SHIFT).min(PAGE_SIZE);
+        let mut parts = Vec::with_capacity(frames.len());
+        for (index, frame) in run.clone().zip(&frames) {
+            let part = frame.bytes().subslice(0, wanted(index).size());
+            parts.push(part.map_err(|_| Errno::EIO)?);
+        }
+        let start = run.start << PAGE_SHIFT;
+        let read = self.handle()?.read_parts(&parts, start)? as u64;
+        let mut state = self.state();
+        // The file was written to or cut while the host was asked.
+        if state.lower_len != visible || state.edits != edits || state.writing > 0 {
+            return Ok(last);
+        }
+        for (index, frame) in run.clone().zip(&frames) {
+            if (index << PAGE_SHIFT) + wanted(index) > start + read {
+                // A short read: not ahead, then.
+                return Ok(last);
+            }
+            let page = Page { frame: frame.clone(), dirty: false };
+            state.pages.entry(index).or_insert(page);
+        }
+        Ok(run.end)
+    }
+
     /// pread(2): until the end of the file, the buffer's end, or a fault; the count.
     ///
     /// # Errors
@@ -474,9 +514,13 @@ impl MemObject for Body {
         if self.lower.is_none() {
             return;
         }
-        for index in index..index.saturating_add(count.min(64)) {
-            if self.page(index, false).is_err() {
-                break;
+        let last = index.saturating_add(count.min(MAX_PARTS as u64));
+        let mut at = index;
+        while at < last {
+            match self.read_ahead(at, last) {
+                Ok(next) => at = next,
+                // A hint: whoever needs a page is told what is wrong with it.
+                Err(_) => break,
             }
         }
     }

@@ -1,4 +1,4 @@
-//! KVM: one VM, one memory slot, many address spaces, a pool of vCPUs.
+//! KVM: one VM, two memory slots at most, many address spaces, a pool of vCPUs.
 //!
 //! Modules: `image` puts the ring-0 image into guest RAM; `space` edits page tables; `revoke` makes
 //! removed translations unusable; `vcpu` is one virtual CPU; `pool` leases them; `cpu` runs guest
@@ -23,6 +23,7 @@ mod vcpu;
 
 use std::{
     io,
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -37,6 +38,10 @@ use trapgate_kernel::platform::{AddressSpace, Cpu, Platform, PlatformError, Traf
 pub use self::probe::{Kind, Report};
 use self::{cpu::KvmCpu, pool::Pool, revoke::Revoker, server::Servers, space::Space};
 use crate::memory::{GuestRam, RAM_BASE};
+
+/// Guest RAM in the first memory slot; the rest is added when it is wanted. KVM makes and frees its bookkeeping
+/// for a slot by its size: 1.9 ms at the start and 2 at the end for 4 GiB, which most programs never use.
+const FIRST_SLOT: u64 = 256 << 20;
 
 /// KVM cannot be used; the message is the user's.
 #[derive(Debug, thiserror::Error)]
@@ -197,16 +202,8 @@ impl KvmPlatform {
         let _ = vm.enable_cap(&quirks);
         let revoker = Revoker::new(ram)
             .map_err(|source| KvmError::Call { op: "mapping guest memory for KVM", source })?;
-        let slot = kvm_userspace_memory_region {
-            slot: 0,
-            flags: 0,
-            guest_phys_addr: RAM_BASE,
-            memory_size: ram.size,
-            userspace_addr: revoker.slot_address(),
-        };
-        // SAFETY: the mapping at `userspace_addr` is `memory_size` bytes long and lives in
-        // `revoker`, which `Machine` drops after `vm`; no other slot overlaps it.
-        unsafe { vm.set_user_memory_region(slot) }.map_err(call("KVM_SET_USER_MEMORY_REGION"))?;
+        let first = ram.size.min(FIRST_SLOT);
+        add_memory(&vm, &revoker, 0, 0..first).map_err(call("KVM_SET_USER_MEMORY_REGION"))?;
         let image = image::Image::load(ram)?;
         let supported = kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
@@ -241,6 +238,14 @@ impl KvmPlatform {
         machine.mxcsr_mask = keeper.mxcsr_mask();
         machine.revoker.adopt(keeper, machine.shadow);
         let machine = Arc::new(machine);
+        if first < ram.size {
+            let (held, size) = (Arc::downgrade(&machine), ram.size);
+            let grow = move || {
+                let Some(machine) = held.upgrade() else { return false };
+                add_memory(&machine.vm, &machine.revoker, 1, first..size).is_ok()
+            };
+            ram.frames.hold_back(first, Box::new(grow));
+        }
         let pool = Arc::new(Pool::new(machine.clone(), limit));
         Servers::start(&machine, options.servers, options.always)
             .map_err(|source| KvmError::Call { op: "starting a ring server", source })?;
@@ -262,6 +267,25 @@ impl KvmPlatform {
     pub fn ram(&self) -> &GuestRam {
         &self.machine.ram
     }
+}
+
+/// Gives KVM a part of guest RAM, as offsets into it, as memory slot `slot`.
+fn add_memory(
+    vm: &VmFd,
+    revoker: &Revoker,
+    slot: u32,
+    part: Range<u64>,
+) -> Result<(), kvm_ioctls::Error> {
+    let slot = kvm_userspace_memory_region {
+        slot,
+        flags: 0,
+        guest_phys_addr: RAM_BASE + part.start,
+        memory_size: part.end - part.start,
+        userspace_addr: revoker.slot_address() + part.start,
+    };
+    // SAFETY: the part lies in the mapping at `slot_address`, as large as guest RAM, which lives in `revoker`;
+    // `Machine` drops that after `vm`. The two parts that are ever added do not overlap.
+    unsafe { vm.set_user_memory_region(slot) }
 }
 
 impl Drop for KvmPlatform {
