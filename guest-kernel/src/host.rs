@@ -195,9 +195,7 @@ pub trait HostFile: Send + Sync {
     ///
     /// # Errors
     /// The host's errno.
-    fn read_parts(&self, dst: &[VolatileSlice<'_>], offset: u64) -> Result<usize, Errno> {
-        dst.first().map_or(Ok(0), |first| self.read_into(*first, offset))
-    }
+    fn read_parts(&self, dst: &[VolatileSlice<'_>], offset: u64) -> Result<usize, Errno>;
     /// pread(2).
     ///
     /// # Errors

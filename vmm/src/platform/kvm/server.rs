@@ -208,7 +208,12 @@ impl Servers {
     }
     /// A core is left for one more thread that looks at rings.
     fn room(&self) -> bool {
-        self.active.load(Ordering::Relaxed) + self.idlers.load(Ordering::Relaxed) < self.cpus
+        self.room_beside(0)
+    }
+    /// The same, with `others` counted as using cores too.
+    fn room_beside(&self, others: usize) -> bool {
+        let using = self.active.load(Ordering::Relaxed) + self.idlers.load(Ordering::Relaxed);
+        using + others < self.cpus
     }
     /// Answering `calls` in rings saves more than a core can do in `time`.
     fn worth_a_core(&self, calls: u64, time: Duration) -> bool {
@@ -328,9 +333,8 @@ impl Servers {
             return;
         }
         // Somebody must be there to make calls.
-        let active = self.active.load(Ordering::Relaxed);
-        let looking = self.idlers.load(Ordering::Relaxed) + self.on_duty.load(Ordering::Relaxed);
-        if active == 0 || active + looking >= self.cpus {
+        let nobody = self.active.load(Ordering::Relaxed) == 0;
+        if nobody || !self.room_beside(self.on_duty.load(Ordering::Relaxed)) {
             return;
         }
         self.idlers.fetch_add(1, Ordering::Relaxed);
