@@ -227,6 +227,7 @@ const DOMAINS: &[(u64, &str)] = &[
 const SOCK_TYPES: &[(u64, &str)] =
     &[(1, "SOCK_STREAM"), (2, "SOCK_DGRAM"), (3, "SOCK_RAW"), (5, "SOCK_SEQPACKET")];
 const SOCK_BITS: &[(u64, &str)] = &[(0o4000, "SOCK_NONBLOCK"), (0o2000000, "SOCK_CLOEXEC")];
+const ITIMERS: &[(u64, &str)] = &[(0, "ITIMER_REAL"), (1, "ITIMER_VIRTUAL"), (2, "ITIMER_PROF")];
 const MSG: &[(u64, &str)] = &[
     (1, "MSG_OOB"),
     (2, "MSG_PEEK"),
@@ -299,15 +300,17 @@ pub fn set(name: &str) -> Option<Set> {
         "clock" | "clockid" => Set::One(CLOCKS),
         "rlimit" => Set::One(RLIMITS),
         "access" => Set::Bits(ACCESS),
-        "domain" | "af" => Set::One(DOMAINS),
-        "socktype" | "sock_type" => Set::Mixed(15, SOCK_TYPES, SOCK_BITS),
+        "domain" | "af" | "socket_domain" => Set::One(DOMAINS),
+        "socktype" | "sock_type" | "socket_type" => Set::Mixed(15, SOCK_TYPES, SOCK_BITS),
         "msg" => Set::Bits(MSG),
         "prctl" => Set::One(PRCTL),
         "arch_prctl" => Set::One(ARCH_PRCTL),
         "sigprocmask" => Set::One(SIGPROCMASK),
         "epoll_ctl" | "epoll_op" => Set::One(EPOLL_OPS),
         "shutdown" => Set::One(SHUTDOWN),
-        "pipe" | "pipe2" | "eventfd" | "timerfd" | "signalfd" | "dup3" => Set::Bits(FD_BITS),
+        "socket_flags" => Set::Bits(SOCK_BITS),
+        "itimer" => Set::One(ITIMERS),
+        "pipe" | "pipe2" | "epoll_create" | "eventfd" | "timerfd" | "signalfd" | "dup3" => Set::Bits(FD_BITS),
         "inotify" => Set::Bits(INOTIFY),
         "getrandom" => Set::Bits(GETRANDOM),
         "rename" | "renameat2" => Set::Bits(RENAME),

@@ -10,6 +10,7 @@ pub mod exec_image;
 mod exec_tests;
 pub mod flags;
 pub mod layout_fs;
+pub mod layouts;
 pub mod rows;
 pub mod sigframe;
 pub mod siginfo;

@@ -101,7 +101,7 @@ fn argument(
     let word = call.args[i];
     let address = |word: u64| if word == 0 { "NULL".to_owned() } else { format!("{word:#x}") };
     match kind {
-        Kind::Int | Kind::Fd | Kind::Pid => word.low_i32().to_string(),
+        Kind::Int | Kind::Fd | Kind::Pid | Kind::Id(_) => word.low_i32().to_string(),
         Kind::DirFd if word.low_i32() == -100 => "AT_FDCWD".to_owned(),
         Kind::DirFd => word.low_i32().to_string(),
         Kind::Uint | Kind::Size => word.to_string(),

@@ -55,13 +55,15 @@ pub enum Kind {
     Signal,
     /// Process or thread id.
     Pid,
+    /// Another number the kernel gave out: `"timer"`, `"watch"`, `"shm"`, `"msg"`, `"sem"`.
+    Id(&'static str),
     /// Flags, by the name of their set in `linux::flags` (`"open"`, `"mmap_prot"`, …).
     Flags(&'static str),
     /// A value with names, by the name of their set (`"ioctl"`, `"fcntl"`, `"seek"`, …).
     Enum(&'static str),
-    /// Structure the call reads, by name (`"timespec"`, `"sockaddr"`, …).
+    /// Structure the call reads, by its name in `linux::layouts` (`"timespec"`, `"sockaddr"`, …).
     StructIn(&'static str),
-    /// Structure the call writes, by name.
+    /// Structure the call writes.
     StructOut(&'static str),
 }
 

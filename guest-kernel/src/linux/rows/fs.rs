@@ -33,7 +33,7 @@ pub static ROWS: &[Row] = &[
         Partial, "tmpfs, proc, sysfs, devpts, devtmpfs, mqueue, bind, move, remount; no propagation"),
     row!(166, umount2(target: Path, flags: Hex) => mount::umount2, Partial, "MNT_EXPIRE never expires"),
     row!(155, pivot_root(new_root: Path, put_old: Path) => mount::pivot_root, Full),
-    row!(79, getcwd(buf: Addr, size: Size) => open::getcwd, Full),
+    row!(79, getcwd(buf: Out(1), size: Size) => open::getcwd, Full),
     row!(4, stat(path: Path, statbuf: StructOut("stat")) => stat::stat, Full),
     row!(5, fstat(fd: Fd, statbuf: StructOut("stat")) => stat::fstat, Full),
     row!(6, lstat(path: Path, statbuf: StructOut("stat")) => stat::lstat, Full),
@@ -55,11 +55,11 @@ pub static ROWS: &[Row] = &[
     row!(94, lchown(path: Path, owner: Int, group: Int) => stat::lchown, Full),
     row!(260, fchownat(dirfd: DirFd, path: Path, owner: Int, group: Int, flags: Flags("at"))
         => stat::fchownat, Full),
-    row!(132, utime(path: Path, times: Addr) => stat::utime, Partial, "no times before 1970"),
-    row!(235, utimes(path: Path, times: Addr) => stat::utimes, Partial, "no times before 1970"),
-    row!(261, futimesat(dirfd: DirFd, path: Path, times: Addr) => stat::futimesat, Partial,
+    row!(132, utime(path: Path, times: StructIn("utimbuf")) => stat::utime, Partial, "no times before 1970"),
+    row!(235, utimes(path: Path, times: StructIn("timevals")) => stat::utimes, Partial, "no times before 1970"),
+    row!(261, futimesat(dirfd: DirFd, path: Path, times: StructIn("timevals")) => stat::futimesat, Partial,
         "no times before 1970"),
-    row!(280, utimensat(dirfd: DirFd, path: Path, times: Addr, flags: Flags("at"))
+    row!(280, utimensat(dirfd: DirFd, path: Path, times: StructIn("timespecs"), flags: Flags("at"))
         => stat::utimensat, Partial, "no times before 1970"),
     row!(137, statfs(path: Path, buf: StructOut("statfs")) => stat::statfs, Full),
     row!(138, fstatfs(fd: Fd, buf: StructOut("statfs")) => stat::fstatfs, Full),

@@ -27,10 +27,10 @@ pub static ROWS: &[Row] = &[
     row!(8, lseek(fd: Fd, offset: Int, whence: Enum("seek")) => io::lseek, Full),
     row!(16, ioctl(fd: Fd, request: Enum("ioctl"), argp: Hex) => io::ioctl, Partial,
         "what each kind of file has; no FICLONE"),
-    row!(40, sendfile(out_fd: Fd, in_fd: Fd, offset: Addr, count: Size) => io::sendfile, Full),
-    row!(326, copy_file_range(fd_in: Fd, off_in: Addr, fd_out: Fd, off_out: Addr, len: Size,
+    row!(40, sendfile(out_fd: Fd, in_fd: Fd, offset: StructIn("offset"), count: Size) => io::sendfile, Full),
+    row!(326, copy_file_range(fd_in: Fd, off_in: StructIn("offset"), fd_out: Fd, off_out: StructIn("offset"), len: Size,
         flags: Hex) => io::copy_file_range, Full),
-    row!(275, splice(fd_in: Fd, off_in: Addr, fd_out: Fd, off_out: Addr, len: Size, flags: Hex)
+    row!(275, splice(fd_in: Fd, off_in: StructIn("offset"), fd_out: Fd, off_out: StructIn("offset"), len: Size, flags: Hex)
         => splice::splice, Partial, "copies, and moves less at a time"),
     row!(276, tee(fd_in: Fd, fd_out: Fd, len: Size, flags: Hex) => splice::tee, Partial,
         "copies"),

@@ -20,23 +20,23 @@ pub static ROWS: &[Row] = &[
         "nothing of what the host changes; no IN_UNMOUNT"),
     row!(254, inotify_add_watch(fd: Fd, pathname: Path, mask: Flags("inotify"))
         => inotify::inotify_add_watch, Full),
-    row!(255, inotify_rm_watch(fd: Fd, wd: Int) => inotify::inotify_rm_watch, Full),
+    row!(255, inotify_rm_watch(fd: Fd, wd: Id("watch")) => inotify::inotify_rm_watch, Full),
     row!(7, poll(fds: StructIn("pollfd"), nfds: Uint, timeout: Int) => poll::poll, Full),
     row!(271, ppoll(fds: StructIn("pollfd"), nfds: Uint, tmo_p: StructIn("timespec"),
         sigmask: StructIn("sigset"), sigsetsize: Size) => poll::ppoll, Full),
-    row!(23, select(nfds: Int, readfds: Addr, writefds: Addr, exceptfds: Addr,
+    row!(23, select(nfds: Int, readfds: StructIn("fd_set"), writefds: StructIn("fd_set"), exceptfds: StructIn("fd_set"),
         timeout: StructIn("timeval")) => poll::select, Full),
-    row!(270, pselect6(nfds: Int, readfds: Addr, writefds: Addr, exceptfds: Addr,
-        timeout: StructIn("timespec"), sigmask: Addr) => poll::pselect6, Full),
+    row!(270, pselect6(nfds: Int, readfds: StructIn("fd_set"), writefds: StructIn("fd_set"), exceptfds: StructIn("fd_set"),
+        timeout: StructIn("timespec"), sigmask: StructIn("sigset_argpack")) => poll::pselect6, Full),
     row!(213, epoll_create(size: Int) => epoll::epoll_create, Full),
     row!(291, epoll_create1(flags: Flags("epoll_create")) => epoll::epoll_create1, Full),
     row!(233, epoll_ctl(epfd: Fd, op: Enum("epoll_ctl"), fd: Fd, event: StructIn("epoll_event"))
         => epoll::epoll_ctl, Full),
-    row!(232, epoll_wait(epfd: Fd, events: StructOut("epoll_event"), maxevents: Int, timeout: Int)
+    row!(232, epoll_wait(epfd: Fd, events: StructOut("epoll_events"), maxevents: Int, timeout: Int)
         => epoll::epoll_wait, Full),
-    row!(281, epoll_pwait(epfd: Fd, events: StructOut("epoll_event"), maxevents: Int, timeout: Int,
+    row!(281, epoll_pwait(epfd: Fd, events: StructOut("epoll_events"), maxevents: Int, timeout: Int,
         sigmask: StructIn("sigset"), sigsetsize: Size) => epoll::epoll_pwait, Full),
-    row!(441, epoll_pwait2(epfd: Fd, events: StructOut("epoll_event"), maxevents: Int,
+    row!(441, epoll_pwait2(epfd: Fd, events: StructOut("epoll_events"), maxevents: Int,
         timeout: StructIn("timespec"), sigmask: StructIn("sigset"), sigsetsize: Size)
         => epoll::epoll_pwait2, Full),
 ];

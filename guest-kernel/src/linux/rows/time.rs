@@ -18,11 +18,11 @@ pub static ROWS: &[Row] = &[
     row!(38, setitimer(which: Enum("itimer"), new_value: StructIn("itimerval"),
         old_value: StructOut("itimerval")) => time::setitimer, Partial,
         "ITIMER_VIRTUAL and ITIMER_PROF are sampled every few milliseconds"),
-    row!(96, gettimeofday(tv: StructOut("timeval"), tz: Addr) => time::gettimeofday, Full),
-    row!(159, adjtimex(buf: Addr) => time::adjtimex, Partial, "read-only"),
-    row!(164, settimeofday(tv: StructIn("timeval"), tz: Addr) => time::settimeofday, Stub,
+    row!(96, gettimeofday(tv: StructOut("timeval"), tz: StructOut("timezone")) => time::gettimeofday, Full),
+    row!(159, adjtimex(buf: StructIn("timex")) => time::adjtimex, Partial, "read-only"),
+    row!(164, settimeofday(tv: StructIn("timeval"), tz: StructIn("timezone")) => time::settimeofday, Stub,
         "the clocks are the host's: EPERM"),
-    row!(201, time(tloc: Addr) => time::time, Full),
+    row!(201, time(tloc: StructOut("time")) => time::time, Full),
     row!(227, clock_settime(clockid: Enum("clock"), tp: StructIn("timespec"))
         => time::clock_settime, Stub, "the clocks are the host's: EPERM"),
     row!(228, clock_gettime(clockid: Enum("clock"), tp: StructOut("timespec"))
@@ -31,16 +31,16 @@ pub static ROWS: &[Row] = &[
         => time::clock_getres, Full),
     row!(230, clock_nanosleep(clockid: Enum("clock"), flags: Hex, request: StructIn("timespec"),
         remain: StructOut("timespec")) => time::clock_nanosleep, Full),
-    row!(305, clock_adjtime(clk_id: Enum("clock"), buf: Addr) => time::clock_adjtime, Partial,
+    row!(305, clock_adjtime(clk_id: Enum("clock"), buf: StructIn("timex")) => time::clock_adjtime, Partial,
         "read-only"),
-    row!(222, timer_create(clockid: Enum("clock"), sevp: Addr, timerid: Addr)
+    row!(222, timer_create(clockid: Enum("clock"), sevp: StructIn("sigevent"), timerid: StructOut("timer"))
         => timer::timer_create, Partial, "CPU clocks are sampled every few milliseconds"),
-    row!(223, timer_settime(timerid: Int, flags: Hex, new_value: StructIn("itimerspec"),
+    row!(223, timer_settime(timerid: Id("timer"), flags: Hex, new_value: StructIn("itimerspec"),
         old_value: StructOut("itimerspec")) => timer::timer_settime, Full),
-    row!(224, timer_gettime(timerid: Int, curr_value: StructOut("itimerspec"))
+    row!(224, timer_gettime(timerid: Id("timer"), curr_value: StructOut("itimerspec"))
         => timer::timer_gettime, Full),
-    row!(225, timer_getoverrun(timerid: Int) => timer::timer_getoverrun, Full),
-    row!(226, timer_delete(timerid: Int) => timer::timer_delete, Full),
+    row!(225, timer_getoverrun(timerid: Id("timer")) => timer::timer_getoverrun, Full),
+    row!(226, timer_delete(timerid: Id("timer")) => timer::timer_delete, Full),
     row!(283, timerfd_create(clockid: Enum("clock"), flags: Flags("timerfd"))
         => timer::timerfd_create, Full),
     row!(286, timerfd_settime(fd: Fd, flags: Hex, new_value: StructIn("itimerspec"),
