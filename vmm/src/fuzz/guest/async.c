@@ -12,16 +12,22 @@
 
 #define STACK_SIZE 32768
 
+/* How long a call may take to return or to be surely waiting: after it began, after another call that may
+ * have woken it, at the end. */
+#define START_US 2000
+#define SETTLE_US 300
+#define END_US 20000
+
 static uint8_t stacks[ASYNC_MAX][STACK_SIZE] __attribute__((aligned(64)));
 static struct {
     uint64_t nr, slot, args[6];
 } work[ASYNC_MAX];
 
-/* Until *word differs from value, or that many milliseconds are over. */
-static bool wait_word(volatile uint32_t *word, uint32_t value, uint32_t ms) {
+/* Until *word differs from value, or that many microseconds are over. */
+static bool wait_word(volatile uint32_t *word, uint32_t value, uint32_t us) {
     struct timespec now, limit;
     sys(SYS_clock_gettime, CLOCK_MONOTONIC, &limit);
-    uint64_t end = (uint64_t)limit.tv_nsec + (uint64_t)ms * shared->slow * 1000000;
+    uint64_t end = (uint64_t)limit.tv_nsec + (uint64_t)us * shared->slow * 1000;
     limit.tv_sec += (time_t)(end / 1000000000);
     limit.tv_nsec = (long)(end % 1000000000);
     while (__atomic_load_n(word, __ATOMIC_SEQ_CST) == value) {
@@ -83,17 +89,17 @@ bool async_start(uint32_t call, const struct step *step, const uint64_t args[6])
         return false;
     }
     /* Then it has either returned or is surely waiting: what follows does not depend on the scheduler. */
-    wait_word(&entry->done, 0, 2);
+    wait_word(&entry->done, 0, START_US);
     return true;
 }
 
-/* Records what has returned meanwhile; whether this call is among it and succeeded. */
+/* Records what has returned meanwhile. With a call just begun: whether this call is among it and succeeded. */
 bool async_collect(uint32_t call) {
     bool succeeded = false;
     for (uint32_t i = 0; i < shared->asyncs; i++) {
-        struct async_entry entry = shared->async[i];
-        if (entry.recorded || !entry.done)
+        if (shared->async[i].recorded || !wait_word(&shared->async[i].done, 0, call == NO_CALL ? SETTLE_US : 0))
             continue;
+        struct async_entry entry = shared->async[i];
         uint32_t head[2] = {entry.call, 1};
         effects_note(work[i].nr, work[i].args, entry.result);
         record(R_CALL, head, 8, &entry.result, 8);
@@ -110,14 +116,14 @@ bool async_collect(uint32_t call) {
 bool async_finish(void) {
     bool all = true;
     for (uint32_t i = 0; i < shared->asyncs; i++)
-        all &= wait_word(&shared->async[i].done, 0, all ? 20 : 1);
+        all &= wait_word(&shared->async[i].done, 0, all ? END_US : 1);
     async_collect(NO_CALL);
     for (uint32_t i = 0; i < shared->asyncs; i++) {
         struct async_entry entry = shared->async[i];
         uint32_t head[2] = {entry.call, 0};
         int64_t none = 0;
         if (entry.recorded) {
-            all &= wait_word(&shared->async[i].thread, 1, 100);
+            all &= wait_word(&shared->async[i].thread, 1, 100000);
             continue;
         }
         record(R_CALL, head, 8, &none, 8);

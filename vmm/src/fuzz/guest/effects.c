@@ -24,26 +24,42 @@ enum class {
 
 struct effects effects;
 
-/* Those that would reach the supervisor, or be answered from our own stack. The same everywhere, so that
- * kernels compare. */
+/* Where it is not the first process of a namespace, a signal would end the supervisor; and everywhere it
+ * could be starved. Process 1 counts as it, so that it is all the same wherever a program runs. */
+static bool is_supervisor(uint64_t pid) {
+    int32_t target = (int32_t)pid;
+    return target == 1 || target == supervisor || target == -supervisor;
+}
+
+/* Calls that would reach the supervisor, or be answered from our own stack; 0 for all others. */
 long effects_refuse(uint64_t nr, const uint64_t args[6]) {
     const long eperm = -1, enosys = -38;
     switch (nr) {
     case SYS_rt_sigreturn:
         return enosys;
+    case SYS_kill:
+        return (int32_t)args[0] == -1 || is_supervisor(args[0]) ? eperm : 0;
+    case SYS_tkill:
+    case SYS_tgkill:
+    case SYS_rt_sigqueueinfo:
+    case SYS_rt_tgsigqueueinfo:
+    case SYS_pidfd_open:
     case SYS_prlimit64:
     case SYS_sched_setaffinity:
     case SYS_sched_setscheduler:
     case SYS_sched_setparam:
     case SYS_sched_setattr:
-        return (uint32_t)args[0] == 1 ? eperm : 0;
+    case SYS_process_vm_readv:
+    case SYS_process_vm_writev:
+        return is_supervisor(args[0]) ? eperm : 0;
+    case SYS_ptrace:
+        return is_supervisor(args[1]) ? eperm : 0;
     case SYS_setpriority:
-        return args[0] == 2 || args[1] == 1 ? eperm : 0;
+        return args[0] == 2 || is_supervisor(args[1]) ? eperm : 0;
     case SYS_ioprio_set:
-        return args[0] == 3 || args[1] == 1 ? eperm : 0;
-    case SYS_kill:
-        /* Without a pid namespace this would be everybody. */
-        return (int32_t)args[0] == -1 && !is_init ? eperm : 0;
+        return args[0] == 3 || is_supervisor(args[1]) ? eperm : 0;
+    case SYS_fcntl:
+        return args[1] == F_SETOWN && is_supervisor(args[2]) ? eperm : 0;
     }
     return 0;
 }

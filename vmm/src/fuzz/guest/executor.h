@@ -18,6 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/syscall.h>
+#include <sys/types.h>
 
 /* Addresses that programs name. */
 #define DATA_START 0x20000000ul
@@ -160,9 +161,11 @@ void arm_filter(void);
 void supervisor_start(uint32_t slow);
 void supervise(const uint64_t *const *frames, uint32_t count);
 void supervisor_stop(void);
+/* The supervisor is process 1 of a pid namespace. */
 extern bool is_init;
 
 /* run.c */
+extern pid_t supervisor;
 __attribute__((noreturn)) void worker(bool fresh);
 void record(uint32_t type, const void *a, size_t a_size, const void *b, size_t b_size);
 void set_slot(uint64_t number, uint64_t value);

@@ -13,7 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static pid_t supervisor;
+pid_t supervisor;
 static size_t program_start;
 static struct {
     uint64_t value;

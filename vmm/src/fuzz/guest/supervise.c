@@ -6,9 +6,13 @@
 #define _GNU_SOURCE
 #include "executor.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -38,10 +42,34 @@ void supervisor_start(uint32_t slow) {
     sigprocmask(SIG_BLOCK, &news, NULL);
     /* No program shall write to this process through /proc or ptrace. */
     prctl(PR_SET_DUMPABLE, 0);
+    setsid();
     if (!is_init)
         prctl(PR_SET_CHILD_SUBREAPER, 1);
     if (!tree_prepare())
         fatal("cannot prepare /w/p", errno);
+}
+
+/* Kills those that have this process for a parent: what a dead program left comes to us one generation
+ * after the other. */
+static void kill_children(void) {
+    DIR *dir = opendir("/proc");
+    struct dirent *entry;
+    while (dir && (entry = readdir(dir))) {
+        char path[300], line[512], *end;
+        pid_t pid = atoi(entry->d_name), parent = 0;
+        if (pid <= 1)
+            continue;
+        snprintf(path, sizeof path, "/proc/%s/stat", entry->d_name);
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        ssize_t n = fd < 0 ? -1 : read(fd, line, sizeof line - 1);
+        if (fd >= 0)
+            close(fd);
+        line[n > 0 ? n : 0] = 0;
+        if ((end = strrchr(line, ')')) && sscanf(end + 1, " %*c %d", &parent) == 1 && parent == getpid())
+            kill(pid, SIGKILL);
+    }
+    if (dir)
+        closedir(dir);
 }
 
 /* Kills whatever programs left running. Only a pid namespace of our own makes -1 mean just that. */
@@ -50,9 +78,17 @@ static void reap_all(void) {
         kill(-1, SIGKILL);
     else if (child > 0)
         kill(child, SIGKILL);
-    while (waitpid(-1, NULL, __WALL) > 0 || errno == EINTR)
-        if (is_init)
+    for (;;) {
+        pid_t pid = waitpid(-1, NULL, __WALL | (is_init ? 0 : WNOHANG));
+        if (pid < 0 && errno == ECHILD)
+            break;
+        if (pid == 0) {
+            if (waitpid(child, NULL, __WALL) < 0)
+                kill_children();
+        } else if (is_init) {
             kill(-1, SIGKILL);
+        }
+    }
     child = 0;
 }
 
