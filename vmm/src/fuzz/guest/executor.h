@@ -84,20 +84,22 @@ struct ipc_object {
     char name[56];
 };
 
-/* Between the supervisor and the one child that runs programs. The first part is written by the
- * supervisor while the child waits, the rest by the child. */
+/* Between the supervisor and the one child that runs programs. The first part is read-only to the child:
+ * a program that writes wildly spoils its own record, not the programs after it. */
 struct channel {
     uint32_t go; /* number of the batch to run; a futex */
     uint32_t slow;
     uint32_t count;
     uint32_t start[BATCH_MAX]; /* of each frame, in words of input */
+    uint64_t input[INPUT_SIZE / 8] __attribute__((aligned(4096)));
 
-    uint32_t idle;     /* number of the last batch that ended */
-    uint32_t progress; /* changes while the child gets on */
-    uint32_t done;     /* programs of this batch that ended */
+    uint32_t idle __attribute__((aligned(4096))); /* number of the last batch that ended */
+    uint32_t progress;                            /* changes while the child gets on */
     uint32_t running;  /* whether one has begun and not ended */
     uint32_t length;   /* of the finished records in output */
+    /* Of each program that completed: where its records end, and a seal that hardly comes by chance. */
     uint32_t end[BATCH_MAX];
+    uint64_t seal[BATCH_MAX];
     uint32_t call;     /* index of the call that began last */
     uint32_t inflight; /* whether it is still to return */
     uint32_t quiet;    /* signals are of no interest now */
@@ -108,14 +110,17 @@ struct channel {
     struct async_entry async[ASYNC_MAX];
     uint32_t objects;
     struct ipc_object object[OBJECTS_MAX];
-
-    uint64_t input[INPUT_SIZE / 8];
     uint8_t output[OUTPUT_SIZE];
 };
+#define READ_ONLY_SIZE offsetof(struct channel, idle)
 #define shared ((volatile struct channel *)SHARED_START)
 /* What only one side writes while the other sleeps needs no volatile. */
 #define shared_input ((uint64_t *)(SHARED_START + offsetof(struct channel, input)))
 #define shared_output ((uint8_t *)(SHARED_START + offsetof(struct channel, output)))
+
+static inline uint64_t seal_of(uint64_t id, uint32_t batch, uint32_t end) {
+    return (id ^ FRAME_MAGIC) * 0x9e3779b97f4a7c15ul ^ ((uint64_t)batch << 32 | end);
+}
 
 /* The instruction itself: nothing of the library's may come between, and nothing may touch errno, which a
  * program can unmap. */

@@ -9,6 +9,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -182,7 +183,7 @@ static bool run_program(const uint64_t *frame, uint32_t index, bool last) {
     if (state)
         state_after(state);
     shared->end[index] = shared->length;
-    shared->done = index + 1;
+    shared->seal[index] = seal_of(frame[1], shared->go, shared->length);
     shared->running = 0;
     shared->progress++;
     return intact && !last && effects_reset();
@@ -194,7 +195,7 @@ static void run_batch(bool fresh) {
         if (OUTPUT_SIZE - shared->length < PROGRAM_OUTPUT)
             return;
         uint32_t start = shared->start[i];
-        if (start > INPUT_SIZE / 8 - FRAME_HEAD || shared_input[start + 3] > FRAME_WORDS_MAX ||
+        if (start > INPUT_SIZE / 8 - FRAME_HEAD || shared_input[start] != FRAME_MAGIC ||
             !run_program(shared_input + start, i, fresh))
             sys(SYS_exit_group, 0);
     }
@@ -207,6 +208,7 @@ void worker(bool fresh) {
     setsid();
     sys(SYS_close_range, 3, ~0u);
     sys(SYS_chdir, "/w/p");
+    sys(SYS_mprotect, SHARED_START, READ_ONLY_SIZE, PROT_READ);
     stub_map();
     data_map();
     shared->quiet = 1;

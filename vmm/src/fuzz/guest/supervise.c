@@ -110,14 +110,20 @@ static void start_child(bool fresh) {
         worker(fresh);
 }
 
+static bool is_done(const uint64_t *const *frames, uint32_t i, uint32_t *end) {
+    *end = shared->end[i];
+    return *end <= OUTPUT_SIZE && shared->seal[i] == seal_of(frames[i][1], shared->go, *end);
+}
+
 /* Waits until the batch is done or the child has ended. True: it ended, with *status. */
 static bool wait_child(const uint64_t *const *frames, uint32_t count, int *status, bool *timed_out) {
-    uint32_t seen = shared->progress, idle_looks = 0;
+    uint32_t seen = shared->progress, idle_looks = 0, at = 0;
     *timed_out = false;
     for (;;) {
         if (shared->idle == shared->go)
             return false;
-        uint32_t at = shared->done < count ? shared->done : count - 1;
+        for (uint32_t done; at < count - 1 && is_done(frames, at, &done);)
+            at++;
         uint64_t ms = frames[at][2] >> 32;
         ms = (ms ? ms : DEFAULT_TIMEOUT_MS) * time_factor;
         struct timespec limit = {.tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000};
@@ -189,19 +195,17 @@ static void put_end(uint64_t id, enum how how, uint32_t detail) {
     put_record(R_END, &body, sizeof body, NULL, 0);
 }
 
-/* Records of the programs that completed; returns where the rest begins. */
-static size_t put_completed(const uint64_t *const *frames, uint32_t done) {
-    size_t from = 0;
-    for (uint32_t i = 0; i < done; i++) {
-        size_t to = shared->end[i];
-        if (to < from || to > OUTPUT_SIZE)
-            to = from;
+/* Records of the programs that completed, and their number; *rest: where other records begin. */
+static uint32_t put_completed(const uint64_t *const *frames, uint32_t count, size_t *rest) {
+    uint32_t i, end;
+    *rest = 0;
+    for (i = 0; i < count && is_done(frames, i, &end) && end >= *rest; i++) {
         put_record(R_BEGIN, &frames[i][1], 8, NULL, 0);
-        pass_records(from, to);
+        pass_records(*rest, end);
         put_end(frames[i][1], COMPLETED, 0);
-        from = to;
+        *rest = end;
     }
-    return from;
+    return i;
 }
 
 static void put_broken(uint64_t id, size_t from, int status, bool timed_out) {
@@ -227,7 +231,6 @@ static void hand_over(const uint64_t *const *frames, uint32_t count) {
         at += words;
     }
     shared->count = count;
-    shared->done = 0;
     shared->running = 0;
     shared->length = 0;
     __atomic_add_fetch(&shared->go, 1, __ATOMIC_SEQ_CST);
@@ -246,10 +249,8 @@ void supervise(const uint64_t *const *frames, uint32_t count) {
 
         int status;
         bool timed_out, ended = wait_child(frames, count, &status, &timed_out);
-        uint32_t done = shared->done;
-        if (done > count)
-            done = count;
-        size_t rest = put_completed(frames, done);
+        size_t rest;
+        uint32_t done = put_completed(frames, count, &rest);
         frames += done;
         count -= done;
         if (!ended) {
