@@ -1,4 +1,5 @@
-//! Builds what the monitor carries inside it: the ring-0 image, and the guest programs of `bench`.
+//! Builds what the monitor carries inside it: the ring-0 image, the guest programs of `bench`, and the executor
+//! of `fuzz`.
 
 use std::{
     env, fs,
@@ -10,6 +11,7 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     firmware();
     bench_guests();
+    fuzz_executor();
 }
 
 /// The ring-0 image, with the pinned compiler and the host target: a freestanding static ELF with its own
@@ -69,6 +71,27 @@ fn bench_guests() {
             println!("cargo::warning=no C compiler, so `bench` has nothing to run: {error}");
         }
         Err(Obstacle::Refused(words)) => println!("cargo::warning=for `bench`: {words}"),
+    }
+}
+
+/// The C program that runs system-call programs for `fuzz`. It must be static: the VM's root is empty.
+fn fuzz_executor() {
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("set by Cargo")).join("fuzz-executor");
+    let sources = Path::new("src/fuzz/guest");
+    println!("cargo::rerun-if-changed={}", sources.display());
+    fs::write(&out, b"").expect("OUT_DIR is writable");
+    let mut files: Vec<PathBuf> = fs::read_dir(sources)
+        .expect("the executor's sources are part of the package")
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "c"))
+        .collect();
+    files.sort();
+    match compile(&["-static"], &files, &out) {
+        Ok(()) => {}
+        Err(Obstacle::NoCompiler(error)) => {
+            println!("cargo::warning=no C compiler, so `fuzz` has no executor: {error}");
+        }
+        Err(Obstacle::Refused(words)) => println!("cargo::warning=for `fuzz`: {words}"),
     }
 }
 

@@ -27,6 +27,8 @@ pub enum Command {
     Syscalls(SyscallsArgs),
     /// Measure operations and real programs natively, in trapgate and in its peers
     Bench(BenchArgs),
+    /// Throw system-call programs at the kernel and compare what they do with Linux
+    Fuzz(FuzzArgs),
     /// Print shell completions
     Completions {
         /// The shell to complete for
@@ -197,4 +199,97 @@ pub struct BenchArgs {
     /// Measure nothing: show, compare or convert the report that --json wrote to FILE
     #[arg(long, value_name = "FILE", conflicts_with_all = ["rounds", "filter", "on", "peers"])]
     pub from: Option<PathBuf>,
+}
+
+/// `trapgate fuzz`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Programs are text in a subset of syzkaller's format; see docs/fuzz.md.\n\n\
+Exit status: 0; 6 if something was found or a program of a suite missed; 125 on any other mistake.\n\n\
+Examples:\n  trapgate fuzz run --time 10m --corpus corpus --report fuzz.html\n  \
+trapgate fuzz replay corpus/findings/1.prog\n  trapgate fuzz suite tests/fuzz")]
+pub struct FuzzArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: FuzzCommand,
+}
+
+/// Subcommands of `trapgate fuzz`.
+#[derive(Subcommand, Debug)]
+pub enum FuzzCommand {
+    /// Make programs, run them, keep the interesting ones, report what differs
+    Run(FuzzRunArgs),
+    /// Run one program everywhere and show what it did
+    Replay(FuzzFileArgs),
+    /// Make a program that shows a difference as small as can be, and print it
+    Minimize(FuzzFileArgs),
+    /// Run a directory's programs against what they say they expect, and against Linux
+    Suite(FuzzSuiteArgs),
+    /// Print a program as C that does the same by itself
+    Repro {
+        /// The program
+        file: PathBuf,
+    },
+}
+
+/// `trapgate fuzz run`.
+#[derive(Args, Debug)]
+pub struct FuzzRunArgs {
+    /// Makes the same programs, and the same VMs, as another run with this number [default: by chance]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Stop after this long, e.g. 90s, 10m or 2h [default: at Ctrl-C]
+    #[arg(long, value_name = "DUR", value_parser = units::duration)]
+    pub time: Option<Duration>,
+    /// Stop after this many programs
+    #[arg(long, value_name = "N", conflicts_with = "time")]
+    pub programs: Option<u64>,
+    /// Where programs run; the first is right where they differ: native, kvm, kvm-exit, ptrace
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "native,kvm")]
+    pub targets: Vec<crate::fuzz::Kind>,
+    /// Only calls whose names match, e.g. 'open*,fcntl$*'
+    #[arg(long, value_name = "GLOB", value_delimiter = ',')]
+    pub enable: Vec<String>,
+    /// No calls whose names match
+    #[arg(long, value_name = "GLOB", value_delimiter = ',')]
+    pub disable: Vec<String>,
+    /// Keep interesting programs and findings here, and go on from what is there
+    #[arg(long, value_name = "DIR")]
+    pub corpus: Option<PathBuf>,
+    /// Run so many at a time, each with its own targets
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub jobs: u8,
+    /// Write a page about the run to FILE
+    #[arg(long, value_name = "FILE.html")]
+    pub report: Option<PathBuf>,
+}
+
+/// `trapgate fuzz replay` and `minimize`.
+#[derive(Args, Debug)]
+pub struct FuzzFileArgs {
+    /// The program
+    pub file: PathBuf,
+    /// Where to run it; the first is right where they differ
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "native,kvm,kvm-exit,ptrace"
+    )]
+    pub targets: Vec<crate::fuzz::Kind>,
+}
+
+/// `trapgate fuzz suite`.
+#[derive(Args, Debug)]
+pub struct FuzzSuiteArgs {
+    /// Where the programs are: *.prog, also in directories below
+    pub dir: PathBuf,
+    /// Where to run them; what the first does, the others must do as well
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "native,kvm,kvm-exit,ptrace"
+    )]
+    pub targets: Vec<crate::fuzz::Kind>,
 }

@@ -16,6 +16,9 @@ pub const MISSING: u8 = 4;
 /// `bench` could not measure everything: a program failed natively or in trapgate.
 pub const INCOMPLETE: u8 = 5;
 
+/// `fuzz` found something, or a program of a suite missed.
+pub const FOUND: u8 = 6;
+
 /// Prints `trapgate: MESSAGE` on standard error and returns [`FAILURE`].
 #[must_use]
 pub fn report(message: &str) -> u8 {

@@ -8,6 +8,7 @@ pub mod console;
 pub mod doctor;
 pub mod events;
 pub mod exit;
+pub mod fuzz;
 #[allow(unsafe_code, reason = "makes the kernel's host calls")]
 pub mod host;
 #[allow(unsafe_code, reason = "maps guest RAM")]

@@ -282,6 +282,14 @@ const MREMAP: &[(u64, &str)] =
 const MSYNC: &[(u64, &str)] = &[(1, "MS_ASYNC"), (2, "MS_INVALIDATE"), (4, "MS_SYNC")];
 const FLOCK: &[(u64, &str)] = &[(1, "LOCK_SH"), (2, "LOCK_EX"), (8, "LOCK_UN"), (4, "LOCK_NB")];
 
+const SEALS: &[(u64, &str)] = &[
+    (1, "F_SEAL_SEAL"),
+    (2, "F_SEAL_SHRINK"),
+    (4, "F_SEAL_GROW"),
+    (8, "F_SEAL_WRITE"),
+    (16, "F_SEAL_FUTURE_WRITE"),
+];
+
 /// The set with this name.
 #[must_use]
 pub fn set(name: &str) -> Option<Set> {
@@ -310,13 +318,17 @@ pub fn set(name: &str) -> Option<Set> {
         "shutdown" => Set::One(SHUTDOWN),
         "socket_flags" => Set::Bits(SOCK_BITS),
         "itimer" => Set::One(ITIMERS),
-        "pipe" | "pipe2" | "epoll_create" | "eventfd" | "timerfd" | "signalfd" | "dup3" => Set::Bits(FD_BITS),
+        "pipe" | "pipe2" | "epoll_create" | "eventfd" | "timerfd" | "signalfd" | "dup3" => {
+            Set::Bits(FD_BITS)
+        }
         "inotify" => Set::Bits(INOTIFY),
         "getrandom" => Set::Bits(GETRANDOM),
         "rename" | "renameat2" => Set::Bits(RENAME),
         "mremap" => Set::Bits(MREMAP),
         "msync" => Set::Bits(MSYNC),
         "flock" => Set::Bits(FLOCK),
+        "lock" => Set::One(&[(0, "F_RDLCK"), (1, "F_WRLCK"), (2, "F_UNLCK")]),
+        "seals" => Set::Bits(SEALS),
         _ => return None,
     })
 }

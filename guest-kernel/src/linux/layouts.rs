@@ -120,6 +120,9 @@ pub fn layout(name: &str) -> Option<Layout> {
         "shmid_ds" => Struct(&[Bytes(112)]),
         "mq_attr" => Struct(&[I64, I64, I64, I64, Pad(32)]),
         "gids" => Array("int"),
+        "flock" => Struct(&[Number(2, Enum("lock")), Number(2, Enum("seek")), Pad(4), I64, I64, Opaque(4), Pad(4)]),
+        "comm" => Struct(&[Bytes(16)]),
+        "sem_values" => Struct(&[Bytes(32)]),
         "cap_header" => Struct(&[Number(4, Enum("capability")), Number(4, Pid)]),
         "cap_data" => Struct(&[X32, X32, X32, X32, X32, X32]),
         "sched_attr" => Struct(&[Fixed(4, 48), U32, X64, I32, U32, X64, X64, X64]),
@@ -143,7 +146,9 @@ pub fn size(name: &str) -> usize {
 #[must_use]
 pub fn member_size(member: &Member) -> usize {
     match member {
-        Number(size, _) | Fixed(size, _) | Opaque(size) | Pad(size) | Bytes(size) | Name(size) => *size,
+        Number(size, _) | Fixed(size, _) | Opaque(size) | Pad(size) | Bytes(size) | Name(size) => {
+            *size
+        }
         Pointer(_) => 8,
         Of(name) => size(name),
     }
@@ -153,12 +158,12 @@ pub fn member_size(member: &Member) -> usize {
 #[must_use]
 pub fn returns(call: &str) -> Option<&'static str> {
     Some(match call {
-        "open" | "openat" | "openat2" | "creat" | "dup" | "dup2" | "dup3" | "socket" | "accept" | "accept4"
-        | "eventfd" | "eventfd2" | "epoll_create" | "epoll_create1" | "inotify_init" | "inotify_init1"
-        | "signalfd" | "signalfd4" | "timerfd_create" | "memfd_create" | "mq_open" | "pidfd_open"
-        | "pidfd_getfd" => "fd",
-        "getpid" | "gettid" | "getppid" | "clone" | "clone3" | "fork" | "vfork" | "wait4" | "getpgid" | "getpgrp"
-        | "getsid" | "setsid" | "set_tid_address" => "pid",
+        "open" | "openat" | "openat2" | "creat" | "dup" | "dup2" | "dup3" | "socket" | "accept"
+        | "accept4" | "eventfd" | "eventfd2" | "epoll_create" | "epoll_create1"
+        | "inotify_init" | "inotify_init1" | "signalfd" | "signalfd4" | "timerfd_create"
+        | "memfd_create" | "mq_open" | "pidfd_open" | "pidfd_getfd" => "fd",
+        "getpid" | "gettid" | "getppid" | "clone" | "clone3" | "fork" | "vfork" | "wait4"
+        | "getpgid" | "getpgrp" | "getsid" | "setsid" | "set_tid_address" => "pid",
         "mmap" | "mremap" | "shmat" | "brk" => "address",
         "inotify_add_watch" => "watch",
         "shmget" => "shm",
