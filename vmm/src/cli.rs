@@ -259,6 +259,9 @@ pub struct FuzzRunArgs {
     /// Run so many at a time, each with its own targets
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
     pub jobs: u8,
+    /// Write every program and what it did to FILE; two runs with one seed write the same
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
     /// Write a page about the run to FILE
     #[arg(long, value_name = "FILE.html")]
     pub report: Option<PathBuf>,

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use trapgate_kernel::linux::{
     layouts::{self, Layout, Member, layout},
+    rows::FAMILIES,
     table::{Kind, Row, Support, Table},
 };
 
@@ -113,6 +114,8 @@ pub struct Desc {
     pub args: Vec<Type>,
     /// What its return value is ([`layouts::returns`]).
     pub returns: Option<&'static str>,
+    /// The number of its man-page family.
+    pub family: usize,
 }
 
 impl Desc {
@@ -121,6 +124,23 @@ impl Desc {
     pub fn call(&self) -> &'static str {
         self.row.name
     }
+    /// Kinds of results its registers want: `"fd"`, `"timer"`.
+    #[must_use]
+    pub fn wants(&self) -> Vec<&'static str> {
+        let kind = |kind: &Type| match kind {
+            Type::Number(_, Kind::Fd) => Some("fd"),
+            Type::Number(_, Kind::Id(name)) => Some(*name),
+            _ => None,
+        };
+        let mut wants: Vec<&str> = self.args.iter().filter_map(kind).collect();
+        wants.dedup();
+        wants
+    }
+}
+
+fn family(row: &Row) -> usize {
+    let holds = |family: &&[Row]| family.iter().any(|r| r.number == row.number);
+    FAMILIES.iter().position(|family| holds(family)).unwrap_or(0)
 }
 
 /// All descriptions, in order of numbers, variants after their calls.
@@ -137,7 +157,8 @@ impl Descs {
         for row in Table::new().iter().filter(|row| row.support != Support::Absent) {
             let args = row.args.iter().map(|(_, kind)| argument(*kind)).collect();
             let returns = layouts::returns(row.name);
-            all.push(Desc { name: row.name.to_owned(), row, args, returns });
+            let family = family(row);
+            all.push(Desc { name: row.name.to_owned(), row, args, returns, family });
             all.extend(VARIANTS.iter().filter(|v| v.call == row.name).map(|v| variant(row, v)));
         }
         let by_name = all.iter().enumerate().map(|(i, d)| (d.name.clone(), i)).collect();
@@ -147,6 +168,11 @@ impl Descs {
     #[must_use]
     pub fn len(&self) -> usize {
         self.all.len()
+    }
+    /// How many families there are.
+    #[must_use]
+    pub fn families(&self) -> usize {
+        FAMILIES.len()
     }
     /// There is none.
     #[must_use]
@@ -185,7 +211,8 @@ fn variant(row: &'static Row, variant: &Variant) -> Desc {
     }
     args.truncate(variant.args.unwrap_or(args.len()));
     let returns = variant.returns.or_else(|| layouts::returns(row.name));
-    Desc { name: format!("{}${}", row.name, variant.suffix), row, args, returns }
+    let name = format!("{}${}", row.name, variant.suffix);
+    Desc { name, row, args, returns, family: family(row) }
 }
 
 /// A register's type.

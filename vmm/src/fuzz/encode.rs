@@ -222,6 +222,74 @@ impl Writer {
     }
 }
 
+/// An operand of an instruction.
+pub enum Operand {
+    /// A number.
+    Value(u64),
+    /// A slot's value, or the number while it has none.
+    Slot(u64, u64),
+}
+
+/// One instruction of a frame.
+#[expect(missing_docs, reason = "guest/executor.h tells what each does")]
+pub enum Instruction {
+    CopyIn { address: u64, size: u64, value: Operand },
+    Data { address: u64, bytes: Vec<u8> },
+    Call { number: u64, is_async: bool, slot: Option<u64>, args: Vec<Operand> },
+    CopyOut { slot: u64, address: u64, size: u64 },
+    Region { address: u64, len: u64 },
+}
+
+/// The instructions of a frame's words, as far as they are well formed.
+#[must_use]
+pub fn instructions(words: &[u64]) -> Vec<Instruction> {
+    let mut words = words.iter().copied();
+    let mut out = Vec::new();
+    while let Some(instruction) = instruction(&mut words) {
+        out.push(instruction);
+    }
+    out
+}
+
+fn instruction(words: &mut impl Iterator<Item = u64>) -> Option<Instruction> {
+    Some(match words.next()? {
+        COPY_IN => Instruction::CopyIn {
+            address: words.next()?,
+            size: words.next()?,
+            value: operand(words)?,
+        },
+        DATA => {
+            let (address, len) = (words.next()?, usize::try_from(words.next()?).ok()?);
+            let mut bytes: Vec<u8> =
+                words.take(len.div_ceil(8)).flat_map(u64::to_le_bytes).collect();
+            bytes.truncate(len);
+            Instruction::Data { address, bytes }
+        }
+        CALL => {
+            let (number, flags, slot) = (words.next()?, words.next()?, words.next()?);
+            let count = words.next()?.min(6);
+            let args = (0..count).map(|_| operand(words)).collect::<Option<Vec<_>>>()?;
+            let slot = Some(slot).filter(|slot| *slot != NO_SLOT);
+            Instruction::Call { number, is_async: flags & 1 != 0, slot, args }
+        }
+        COPY_OUT => Instruction::CopyOut {
+            slot: words.next()?,
+            address: words.next()?,
+            size: words.next()?,
+        },
+        REGION => Instruction::Region { address: words.next()?, len: words.next()? },
+        _ => return None,
+    })
+}
+
+fn operand(words: &mut impl Iterator<Item = u64>) -> Option<Operand> {
+    match words.next()? {
+        0 => Some(Operand::Value(words.next()?)),
+        1 => Some(Operand::Slot(words.next()?, words.next()?)),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{super::parse, *};

@@ -8,10 +8,16 @@
 //! * Making them: [`generate`], [`mutate`], [`corpus`], and [`engine`] that drives all. [`suite`] runs what
 //!   was found once, for ever.
 
+pub mod corpus;
 pub mod crew;
 pub mod desc;
 pub mod encode;
+pub mod engine;
+pub mod findings;
+pub mod generate;
 pub mod known;
+pub mod minimize;
+mod mutate;
 pub mod needs;
 pub mod oracle;
 pub mod outcome;
@@ -20,8 +26,12 @@ pub mod place;
 pub mod prog;
 pub mod records;
 pub mod replay;
+pub mod report;
+pub mod repro;
+pub mod rng;
 pub mod suite;
 pub mod target;
+pub mod values;
 pub mod variants;
 
 use std::path::Path;
@@ -39,7 +49,9 @@ pub fn command(args: &FuzzArgs) -> u8 {
     let done = match &args.command {
         FuzzCommand::Replay(args) => replay::command(args),
         FuzzCommand::Suite(args) => suite::command(args),
-        _ => Err("not yet".to_owned()),
+        FuzzCommand::Run(args) => engine::command(args),
+        FuzzCommand::Minimize(args) => minimize::command(args),
+        FuzzCommand::Repro { file } => repro::command(file),
     };
     done.unwrap_or_else(|message| exit::report(&message))
 }

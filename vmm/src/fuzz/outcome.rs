@@ -7,6 +7,7 @@ use trapgate_kernel::{error::Errno, linux::strace::signal_name};
 use super::{
     desc::Descs,
     encode::Region,
+    needs,
     prog::{DATA_BASE, DATA_SIZE, Program},
     records::{End, Raw},
 };
@@ -92,7 +93,11 @@ impl Outcome {
                 false => "unfinished".to_owned(),
                 true => names.result(*value, descs.get(call.desc).returns),
             };
-            facts.insert(Key::Return(*index), text);
+            if !needs::varies(descs.get(call.desc).call(), "return") || text.starts_with('E') {
+                facts.insert(Key::Return(*index), text);
+            } else {
+                facts.insert(Key::Return(*index), "something".to_owned());
+            }
         }
         let mut of_call: BTreeMap<u32, Vec<&Region>> = BTreeMap::new();
         for region in regions {
@@ -101,6 +106,10 @@ impl Outcome {
         for (index, number, bytes) in &raw.regions {
             let place = usize::try_from(*number).unwrap_or(usize::MAX);
             let mask = of_call.get(index).and_then(|regions| regions.get(place));
+            let call = usize::try_from(*index).ok().and_then(|i| program.calls.get(i));
+            if call.is_some_and(|call| needs::varies(descs.get(call.desc).call(), "memory")) {
+                continue;
+            }
             facts.insert(Key::Memory(*index, *number), hex(bytes, mask.map_or(&[], |r| &r.mask)));
         }
         let mut count = BTreeMap::new();
@@ -137,6 +146,16 @@ impl Outcome {
     #[must_use]
     pub fn end(&self) -> &str {
         self.facts.get(&Key::End).map_or("", String::as_str)
+    }
+    /// The state's lines without what counts (sizes, positions): kinds of files, flags, permissions.
+    pub fn state_kinds(&self) -> impl Iterator<Item = String> {
+        self.facts.iter().filter_map(|(key, value)| {
+            let Key::State(_) = key else { return None };
+            let words = value
+                .split(' ')
+                .filter(|w| !w.contains("size=") && !w.contains("pos=") && !w.contains("data="));
+            Some(format!("{} {}", key.kind(), words.collect::<Vec<_>>().join(" ")))
+        })
     }
     /// What differs between the two.
     #[must_use]
