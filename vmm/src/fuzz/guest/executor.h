@@ -163,6 +163,7 @@ __attribute__((noreturn)) void enter_sandbox(uint32_t slow);
 void arm_filter(void);
 
 /* supervise.c */
+void limit(int resource, uint64_t value);
 void supervisor_start(uint32_t slow);
 void supervise(const uint64_t *const *frames, uint32_t count);
 void supervisor_stop(void);
