@@ -106,6 +106,7 @@ void effects_before(uint64_t nr, const uint64_t args[6]) {
         break;
     case SYS_sigaltstack:
         effects.classes |= ALTERNATE;
+        effects.remap = true;
         break;
     case SYS_alarm:
         effects.timers |= 1;
@@ -152,6 +153,7 @@ void objects_remove(void) {
 }
 
 static void note_map(uint64_t start, uint64_t length) {
+    effects.remap |= start < DATA_START + DATA_SIZE && start + length > DATA_START;
     if (in_data(start, length))
         return;
     if (effects.maps == sizeof effects.map / sizeof effects.map[0]) {
@@ -168,6 +170,7 @@ void effects_note(uint64_t nr, const uint64_t args[6], long result) {
         effects.fd_top = (int)result;
     if (failed(result))
         return;
+    data_touch((uint64_t)result);
     switch (nr) {
     case SYS_open:
         effects.tree |= (args[1] & O_CREAT) != 0;
@@ -192,11 +195,13 @@ void effects_note(uint64_t nr, const uint64_t args[6], long result) {
         break;
     case SYS_mremap:
         effects.retire |= !in_data(args[0], args[1]);
+        effects.remap = true;
         note_map((uint64_t)result, args[2]);
         break;
     case SYS_munmap: case SYS_mprotect: case SYS_madvise: case SYS_mlock: case SYS_mlock2: case SYS_munlock:
     case SYS_pkey_mprotect: case SYS_mbind: case SYS_remap_file_pages: case 462: /* mseal */
         effects.retire |= !in_data(args[0], args[1]) || nr == 462;
+        effects.remap = true;
         break;
     case SYS_brk:
         effects.retire |= args[0] != 0;
@@ -244,13 +249,6 @@ void fds_close(void) {
     effects.fd_calls = effects.fd_top = 0;
 }
 
-void data_map(void) {
-    long at = sys(SYS_mmap, DATA_START, DATA_SIZE, PROT_READ | PROT_WRITE,
-                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
-    if (at != (long)DATA_START)
-        sys(SYS_exit_group, 4);
-}
-
 bool null_standard(void) {
     sys(SYS_close_range, 0, 2);
     for (int fd = 0; fd < 3; fd++)
@@ -293,6 +291,6 @@ bool effects_reset(void) {
         objects_remove();
     if (effects.tree && !tree_reset())
         return false;
-    data_map();
+    data_reset(effects.remap);
     return true;
 }

@@ -5,7 +5,7 @@
  *     supervise.c  the process that owns the pipes: children, time limits, how a program ended
  *     run.c        the process that runs programs, one call after the other; async.c: calls on threads
  *     signals.c    the signal handler that logs, and copies that may fault
- *     effects.c    what a call may leave behind, and undoing it for the next program
+ *     effects.c    what a call may leave behind, and undoing it for the next program; data.c: in memory
  *     state.c      what a program left behind, as text; tree.c: the files among it
  *
  * A program is hostile: it may unmap, overwrite or close anything in its own process. So that process
@@ -163,6 +163,7 @@ __attribute__((noreturn)) void enter_sandbox(uint32_t slow);
 void arm_filter(void);
 
 /* supervise.c */
+void limit(int resource, uint64_t value);
 void supervisor_start(uint32_t slow);
 void supervise(const uint64_t *const *frames, uint32_t count);
 void supervisor_stop(void);
@@ -191,7 +192,8 @@ int guarded_copy(void *to, const void *from, size_t size);
 /* effects.c */
 struct effects {
     uint32_t classes;
-    bool retire;
+    bool retire; /* the process is not worth another program */
+    bool remap;  /* the data area is not the mapping it was */
     bool standard;        /* descriptors 0 to 2 may have changed */
     bool tree;            /* something was created, removed or changed among files */
     bool deep;            /* in a way that emptying /w/p does not undo */
@@ -210,10 +212,15 @@ void effects_note(uint64_t nr, const uint64_t args[6], long result);
 int effects_fds(void);
 bool effects_reset(void);
 void objects_remove(void);
-void data_map(void);
 bool null_standard(void);
 bool fd_open(int fd);
 void fds_close(void);
+
+/* data.c */
+void data_map(void);
+void data_touch(uint64_t value);
+void data_touch_bytes(uint64_t addr, const void *bytes, uint64_t size);
+void data_reset(bool remap);
 
 /* state.c */
 struct text {

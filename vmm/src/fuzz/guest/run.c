@@ -63,10 +63,12 @@ long program_call(uint64_t nr, const uint64_t args[6]) {
 
 static uint64_t argument(const uint64_t **at) {
     const uint64_t *arg = *at;
+    uint64_t value = arg[1];
     *at += 2 + arg[0];
-    if (arg[0] == 0)
-        return arg[1];
-    return slot[arg[1]].set == program ? slot[arg[1]].value : arg[2];
+    if (arg[0] == 1)
+        value = slot[arg[1]].set == program ? slot[arg[1]].value : arg[2];
+    data_touch(value);
+    return value;
 }
 
 void set_slot(uint64_t number, uint64_t value) {
@@ -137,9 +139,11 @@ static void run_steps(const uint64_t *frame) {
         switch (step.kind) {
         case COPYIN:
             value = argument(&step.args);
+            data_touch_bytes(step.addr, &value, step.size);
             guarded_copy((void *)step.addr, &value, step.size);
             break;
         case DATA:
+            data_touch_bytes(step.addr, step.bytes, step.size);
             guarded_copy((void *)step.addr, step.bytes, step.size);
             break;
         case CALL:

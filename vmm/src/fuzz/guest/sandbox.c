@@ -134,26 +134,6 @@ static void loopback_up(void) {
     }
 }
 
-static void limit(int resource, rlim_t value) {
-    struct rlimit both;
-    if (getrlimit(resource, &both) == 0 && both.rlim_max != RLIM_INFINITY && both.rlim_max < value)
-        value = both.rlim_max;
-    both.rlim_cur = both.rlim_max = value;
-    check(setrlimit((__rlimit_resource_t)resource, &both) == 0, "limits");
-}
-
-static void limits(void) {
-    limit(RLIMIT_AS, 1ul << 30);
-    limit(RLIMIT_FSIZE, 16ul << 20);
-    limit(RLIMIT_NOFILE, 256);
-    limit(RLIMIT_NPROC, 64);
-    limit(RLIMIT_CORE, 0);
-    limit(RLIMIT_MEMLOCK, 64ul << 10);
-    limit(RLIMIT_MSGQUEUE, 64ul << 10);
-    limit(RLIMIT_SIGPENDING, 256);
-    limit(RLIMIT_STACK, 8ul << 20);
-}
-
 /* The first process of the new pid namespace, with every capability until it becomes another program. */
 static void inside(uint32_t slow, const int go[2]) {
     char byte, factor[16], *words[] = {"executor", "--inside", "--slow", factor, NULL}, *nothing[] = {NULL};
@@ -172,7 +152,7 @@ static void inside(uint32_t slow, const int go[2]) {
     make_root();
     loopback_up();
     check(sethostname("fuzz", 4) == 0, "host name");
-    limits();
+    limit(RLIMIT_NPROC, 64);
     close_range(3, ~0u, 0);
     /* The same addresses every time. */
     personality(ADDR_NO_RANDOMIZE);

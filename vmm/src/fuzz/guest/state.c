@@ -14,6 +14,7 @@
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #define MAPS_MAX 256
 
@@ -113,8 +114,16 @@ static void put_fd(struct text *out, int fd) {
     long close = sys(SYS_fcntl, fd, F_GETFD);
     if (failed(close) || failed(sys(SYS_fstat, fd, &at)))
         return;
-    long flags = sys(SYS_fcntl, fd, F_GETFL), pos = sys(SYS_lseek, fd, 0, 1);
-    fd_link(fd, target);
+    long flags = sys(SYS_fcntl, fd, F_GETFL), pos = -ESPIPE;
+    /* What can only have one answer is not asked for. */
+    if (S_ISSOCK(at.st_mode) && !effects.tree) {
+        strcpy(target, "socket:");
+    } else if (S_ISFIFO(at.st_mode) && !effects.tree) {
+        strcpy(target, "pipe:");
+    } else {
+        pos = sys(SYS_lseek, fd, 0, SEEK_CUR);
+        fd_link(fd, target);
+    }
     if (fd < 3 && flags == O_RDWR && !close && strcmp(target, "/dev/null") == 0)
         return;
     text_number(out, "fd ", (uint64_t)fd, 10);

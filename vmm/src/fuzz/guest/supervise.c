@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -27,9 +28,32 @@ static pid_t child;
 static uint32_t time_factor;
 static sigset_t news;
 
+void limit(int resource, uint64_t value) {
+    struct rlimit both;
+    if (getrlimit(resource, &both) == 0 && both.rlim_max != RLIM_INFINITY && both.rlim_max < value)
+        value = both.rlim_max;
+    both.rlim_cur = both.rlim_max = value;
+    if (setrlimit((__rlimit_resource_t)resource, &both))
+        fatal("cannot set a limit", resource);
+}
+
+/* What a program may have, the same on every kernel. Processes are counted per user, so only where the user
+ * is ours alone (sandbox.c). */
+static void limits(void) {
+    limit(RLIMIT_AS, 1ul << 30);
+    limit(RLIMIT_FSIZE, 16ul << 20);
+    limit(RLIMIT_NOFILE, 256);
+    limit(RLIMIT_CORE, 0);
+    limit(RLIMIT_MEMLOCK, 64ul << 10);
+    limit(RLIMIT_MSGQUEUE, 64ul << 10);
+    limit(RLIMIT_SIGPENDING, 256);
+    limit(RLIMIT_STACK, 8ul << 20);
+}
+
 /* SIGUSR1: the batch ended. SIGCHLD: the child did. */
 void supervisor_start(uint32_t slow) {
     is_init = getpid() == 1;
+    limits();
     time_factor = slow;
     void *memory = mmap((void *)SHARED_START, sizeof(struct channel), PROT_READ | PROT_WRITE,
                         MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0);

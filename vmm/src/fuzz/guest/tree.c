@@ -61,6 +61,8 @@ static bool empty_dir(const char *path) {
     static char inner[16384] __attribute__((aligned(8)));
     static uint32_t moved;
     long top = open_dir(AT_FDCWD, path);
+    if (top == -EACCES && !failed(sys(SYS_chmod, path, 0755)))
+        top = open_dir(AT_FDCWD, path);
     if (failed(top))
         return false;
     bool clean = false;
@@ -113,9 +115,21 @@ static bool make_home(void) {
     return keep(0);
 }
 
+static bool is_empty(const char *path) {
+    long dir = open_dir(AT_FDCWD, path), length = 0, n;
+    if (failed(dir))
+        return false;
+    while ((n = sys(SYS_getdents64, dir, listing, sizeof listing)) > 0)
+        length += n;
+    sys(SYS_close, dir);
+    /* No more than the two entries every directory has. */
+    return length <= 2 * 24;
+}
+
+/* A place that is not empty at the start is somebody else's. */
 bool tree_prepare(void) {
     for (size_t i = 1; i < PLACES; i++)
-        if (!keep(i) || (kept[i].st_mode & 07777) != 01777 || failed(sys(SYS_access, places[i], W_OK)))
+        if (!keep(i) || (kept[i].st_mode & 07777) != 01777 || !is_empty(places[i]))
             kept[i].st_mode = 0;
     struct stat home;
     if (!failed(sys(SYS_stat, "/w/p", &home)) && !empty_dir("/w/p"))
@@ -146,9 +160,6 @@ bool tree_reset(void) {
         if (!kept[i].st_mode || !changed(i))
             continue;
         sys(SYS_chmod, places[i], 01777);
-        /* Outside /tmp in a namespace of our own, other people's files are not ours to remove. */
-        if (!is_init && i > 0)
-            continue;
         if (!empty_dir(places[i]) || !keep(i))
             return false;
         home &= i != 0;
@@ -167,16 +178,22 @@ static size_t entries;
 
 static void add_names(const char *dir) {
     long fd = open_anyway(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (failed(fd))
+    if (failed(fd)) {
+        listed = false;
         return;
+    }
     long length;
     while ((length = sys(SYS_getdents64, fd, listing, sizeof listing)) > 0) {
         for (long at = 0; at < length;) {
             struct entry *entry = (struct entry *)(listing + at);
             at += entry->length;
             size_t size = strlen(entry->name) + 1;
-            if (dots(entry->name) || names_length + size > sizeof names || entries == ENTRIES_MAX)
+            if (dots(entry->name))
                 continue;
+            if (names_length + size > sizeof names || entries == ENTRIES_MAX) {
+                listed = false;
+                continue;
+            }
             size_t place = entries++;
             memcpy(names + names_length, entry->name, size);
             for (; place && strcmp(sorted[place - 1], entry->name) > 0; place--)
@@ -257,8 +274,10 @@ static void walk(struct text *out, char *path, size_t length, bool top) {
     for (size_t i = from; i < to; i++) {
         struct stat at;
         size_t inner = join(path, length, sorted[i]);
-        if (!inner || failed(sys(SYS_lstat, path, &at)))
+        if (!inner || failed(sys(SYS_lstat, path, &at))) {
+            listed = false;
             continue;
+        }
         put_entry(out, path, path + sizeof "/w/p/" - 1, &at);
         if (S_ISDIR(at.st_mode)) {
             listed = false;
