@@ -22,6 +22,7 @@
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <grp.h>
 #include <unistd.h>
@@ -80,6 +81,19 @@ static void copy_self(int from) {
     close(from);
 }
 
+/* The device is the host's own: it may be used, but its mode, owner and times are not ours to change, even where
+ * we are its owner. What the mount forbids already it must go on forbidding. */
+static void read_only(const char *path) {
+    struct statvfs is;
+    check(statvfs(path, &is) == 0, path);
+    unsigned long flags = MS_NOSUID | MS_NOEXEC;
+    flags |= is.f_flag & ST_NODEV ? MS_NODEV : 0;
+    flags |= is.f_flag & ST_NOATIME ? MS_NOATIME : 0;
+    flags |= is.f_flag & ST_NODIRATIME ? MS_NODIRATIME : 0;
+    flags |= is.f_flag & ST_RELATIME ? MS_RELATIME : 0;
+    check(mount(NULL, path, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | flags, NULL) == 0, path);
+}
+
 static void make_root(void) {
     static const char *const devices[] = {"null", "zero", "full", "random", "urandom", "tty"};
     int self = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
@@ -105,6 +119,8 @@ static void make_root(void) {
         if (mount(from, to, NULL, MS_BIND, NULL)) {
             check(strcmp(devices[i], "null") != 0, "/dev/null");
             unlink(to);
+        } else {
+            read_only(to);
         }
     }
     static const struct {
