@@ -42,6 +42,7 @@ use crate::{
     mm::Mm,
     platform::{Answers, Kick},
     signal::TaskSignals,
+    time::virtual_time::STEP,
     wait::{Parker, WaitQueue},
 };
 
@@ -171,12 +172,13 @@ impl Task {
     /// A task outside the table.
     pub(crate) fn new(process: &Arc<Process>, tid: Tid, parts: TaskParts) -> Arc<Task> {
         let kernel = process.kernel.clone();
+        let parker = kernel.virtual_time.clone().map_or_else(Parker::new, Parker::counted);
         Arc::new(Task {
             started: kernel.host.boottime(),
             kernel,
             tid,
             process: process.clone(),
-            parker: Parker::new(),
+            parker,
             kicker: Mutex::default(),
             answers: Mutex::default(),
             begun: serve::Begun::default(),
@@ -350,6 +352,18 @@ impl Task {
         let before = self.used_before.get().copied().unwrap_or_default();
         usage.user = user.saturating_sub(before.0) + elsewhere;
         usage.system = system.saturating_sub(before.1);
+    }
+    /// In virtual time, one of its system calls begins: time goes on, for the task as well. A call that
+    /// the gate may answer by itself takes none, so that how it is answered makes no difference.
+    pub(crate) fn step(&self, number: u64) {
+        if let Some(time) = &self.kernel.virtual_time
+            && !self.kernel.table.has_known_answer(number)
+        {
+            let nanos = u64::try_from(STEP.as_nanos()).unwrap_or_default();
+            self.billed_elsewhere.fetch_add(nanos, Ordering::Relaxed);
+            self.update_usage();
+            time.step();
+        }
     }
     /// The calling host thread is its own from now on; it may have served others before.
     pub(crate) fn begin_usage(&self) {
