@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use trapgate_tests::guest::target_dir;
-use trapgate_tests::{Backend, Link, Outcome, Run, guest};
+use trapgate_tests::{Backend, Link, Outcome, Run, guest, same_with};
 
 /// Bounds a hang, in real time; what is slept through by the guest is years.
 const GUARD: [&str; 2] = ["--timeout", "50s"];
@@ -135,6 +135,16 @@ fn sleeps_end_at_once() {
             got.stdout, "early\nlater\nlate\n124\n124\nread 142\n2024-01-01T02:08\n",
             "{backend}"
         );
+    }
+}
+
+/// What waits, wakes and times out looks as it does on Linux, but for how long it takes.
+#[test]
+fn waits_are_as_ever() {
+    for name in ["epoll", "futex", "gate", "mq", "poll", "signals", "tcp", "timerfd"] {
+        for backend in Backend::GUESTS {
+            same_with(name, Link::Static, backend, &["--virtual-time"]);
+        }
     }
 }
 

@@ -47,7 +47,7 @@ pub(super) fn syscall(task: &Arc<Task>, regs: &mut Registers, cpu: &mut dyn Cpu)
     let begun = task.begun.take().filter(|call| call.number == u64::from(regs.rax.low_u32()));
     let mut call = begun.unwrap_or_else(|| {
         let call = Call::new(regs);
-        task.step(call.number);
+        task.step();
         call
     });
     let row = kernel.table.get(call.number);

@@ -260,9 +260,7 @@ impl Task {
     }
     /// Tells its CPU the answers that change only by what the kernel does.
     pub(crate) fn publish(&self) {
-        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        // A traced call must come to the kernel to be seen.
-        let Some(answers) = answers.filter(|_| self.kernel.tracer.get().is_none()) else { return };
+        let Some(answers) = self.open_answers() else { return };
         for (number, value) in crate::linux::table::known(self) {
             answers.set(number, Some(value));
         }
@@ -272,10 +270,16 @@ impl Task {
             self.publish_parent(node.parent);
         }
     }
+    /// Where its CPU finds answers, unless every call must come to the kernel: to be seen by a tracer, to
+    /// move virtual time.
+    fn open_answers(&self) -> Option<Arc<dyn Answers>> {
+        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let kernel = &self.kernel;
+        answers.filter(|_| kernel.tracer.get().is_none() && kernel.virtual_time.is_none())
+    }
     /// Tells its CPU who the parent is; the tree is locked.
     fn publish_parent(&self, parent: Tid) {
-        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(answers) = answers.filter(|_| self.kernel.tracer.get().is_none()) {
+        if let Some(answers) = self.open_answers() {
             let parent = u64::from(parent.cast_unsigned());
             answers.set(crate::linux::table::GETPPID, Some(parent));
         }
@@ -353,12 +357,9 @@ impl Task {
         usage.user = user.saturating_sub(before.0) + elsewhere;
         usage.system = system.saturating_sub(before.1);
     }
-    /// In virtual time, one of its system calls begins: time goes on, for the task as well. A call that
-    /// the gate may answer by itself takes none, so that how it is answered makes no difference.
-    pub(crate) fn step(&self, number: u64) {
-        if let Some(time) = &self.kernel.virtual_time
-            && !self.kernel.table.has_known_answer(number)
-        {
+    /// One of its system calls begins: virtual time goes on, for the task as well.
+    pub(crate) fn step(&self) {
+        if let Some(time) = &self.kernel.virtual_time {
             let nanos = u64::try_from(STEP.as_nanos()).unwrap_or_default();
             self.billed_elsewhere.fetch_add(nanos, Ordering::Relaxed);
             self.update_usage();

@@ -51,7 +51,7 @@ impl Serve for Server {
             _ => return Served::Punt,
         };
         let timing = kernel.stats.timing(number).map(|weight| (weight, kernel.stopwatch()));
-        task.step(number);
+        task.step();
         let mut call = Call::with(number, args);
         let (regs, cpu) = (&mut Registers::default(), &mut NoCpu(None));
         let value = match attempt(row, &mut Cx { task, call: &mut call, regs, cpu }) {
@@ -87,7 +87,7 @@ impl Serve for Server {
         };
         let _here = Serving::begin(task);
         let from = kernel.stopwatch();
-        task.step(call.number);
+        task.step();
         let result = attempt(row, &mut Cx { task, call: &mut call, regs, cpu });
         let replaced = matches!(result, Err(Stop::Replaced));
         match result {
