@@ -7,7 +7,7 @@ use std::{io, path::Path, sync::Arc, time::Duration};
 
 use vm_memory::VolatileSlice;
 
-use crate::error::Errno;
+use crate::{error::Errno, time::virtual_time::VirtualTime};
 
 /// Host services.
 pub trait Host: Send + Sync {
@@ -24,6 +24,15 @@ pub trait Host: Send + Sync {
     /// a few times a second. `None` where there is none (yet).
     fn refresh_clock(&self) -> Option<ClockLine> {
         None
+    }
+    /// The clock that all the others show, if the guest's own doings move it. CPU times are then counted
+    /// in system calls, and [`Host::thread_cpu_time`] says nothing.
+    fn virtual_time(&self) -> Option<Arc<VirtualTime>> {
+        None
+    }
+    /// For what is measured of the monitor itself: goes on while virtual time stands still.
+    fn stopwatch(&self) -> Duration {
+        self.monotonic()
     }
     /// CPU time the calling host thread has used: user, system.
     fn thread_cpu_time(&self) -> (Duration, Duration);

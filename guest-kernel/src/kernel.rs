@@ -18,6 +18,7 @@ use crate::{
     linux::{stats::Stats, table::Table},
     platform::Platform,
     task::table::TaskTable,
+    time::virtual_time::VirtualTime,
     timer::Timers,
 };
 
@@ -143,6 +144,8 @@ pub struct Kernel {
     pub shm: crate::mm::shm::Segments,
     /// The vDSO's page, once a program has been loaded.
     pub vdso: Mutex<Option<Arc<crate::linux::vdso::Vdso>>>,
+    /// The clock of a VM in virtual time.
+    pub virtual_time: Option<Arc<VirtualTime>>,
     next_id: AtomicU64,
 }
 
@@ -152,6 +155,7 @@ impl Kernel {
     pub fn new(parts: Parts) -> Arc<Kernel> {
         let kernel = Arc::new(Kernel {
             timers: Timers::new(parts.host.clone()),
+            virtual_time: parts.host.virtual_time(),
             platform: parts.platform,
             host: parts.host,
             frames: parts.frames,
@@ -194,5 +198,10 @@ impl Kernel {
     #[must_use]
     pub fn now(&self) -> Duration {
         self.host.monotonic()
+    }
+    /// For what is measured of the monitor itself.
+    #[must_use]
+    pub(crate) fn stopwatch(&self) -> Duration {
+        self.host.stopwatch()
     }
 }

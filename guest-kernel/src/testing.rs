@@ -29,6 +29,7 @@ use crate::{
         AddressSpace, Cpu, Edit, Gpa, PAGE_SIZE, Platform, PlatformError, Prot, USER_END,
         XsaveLayout,
     },
+    time::virtual_time::VirtualTime,
 };
 
 /// An address space that only remembers what it was told.
@@ -99,11 +100,27 @@ impl Platform for FakePlatform {
     }
 }
 
-struct FakeHost(AtomicU64);
+#[derive(Default)]
+struct FakeHost {
+    ticks: AtomicU64,
+    time: Option<Arc<VirtualTime>>,
+}
+
+/// A host with these clocks.
+#[cfg(test)]
+pub fn host_in(time: &Arc<VirtualTime>) -> Arc<dyn Host> {
+    Arc::new(FakeHost { time: Some(time.clone()), ..FakeHost::default() })
+}
 
 impl Host for FakeHost {
     fn monotonic(&self) -> Duration {
-        Duration::from_nanos(self.0.fetch_add(1, Ordering::Relaxed))
+        match &self.time {
+            Some(time) => time.monotonic(),
+            None => Duration::from_nanos(self.ticks.fetch_add(1, Ordering::Relaxed)),
+        }
+    }
+    fn virtual_time(&self) -> Option<Arc<VirtualTime>> {
+        self.time.clone()
     }
     fn realtime(&self) -> Duration {
         self.monotonic()
@@ -113,7 +130,7 @@ impl Host for FakeHost {
     }
     fn random(&self, buf: &mut [u8]) {
         for byte in buf {
-            let x = self.0.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let x = self.ticks.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             *byte = x.to_be_bytes()[0];
         }
     }
@@ -143,7 +160,7 @@ impl Backing for Zeroing {
 
 /// A kernel with `megabytes` of memory on the fake platform.
 pub fn kernel(megabytes: usize) -> Arc<Kernel> {
-    kernel_on(Arc::new(FakePlatform), Arc::new(FakeHost(AtomicU64::new(1))), megabytes)
+    kernel_on(Arc::new(FakePlatform), Arc::new(FakeHost::default()), megabytes)
 }
 
 /// A kernel with `megabytes` of memory on this platform and host.

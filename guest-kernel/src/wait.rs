@@ -6,13 +6,16 @@
 
 use std::{
     sync::{
-        Arc, Condvar, Mutex, PoisonError, Weak,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use crate::fs::flags::Ready;
+use crate::{
+    fs::flags::Ready,
+    time::virtual_time::{Sleep, VirtualTime},
+};
 
 /// Someone who wants to hear that a queue was woken.
 pub trait Wake: Send + Sync {
@@ -86,6 +89,21 @@ pub struct Parker {
     hint: AtomicBool,
     cond: Condvar,
     sleeping: AtomicBool,
+    counted: Option<Counted>,
+}
+
+/// The owner's sleep is known to a clock that jumps when all sleep.
+struct Counted {
+    time: Arc<VirtualTime>,
+    me: Weak<Parker>,
+    /// The sleep under way; changes under the parker's lock.
+    sleep: Mutex<Option<Sleep>>,
+}
+
+impl Counted {
+    fn sleep(&self) -> MutexGuard<'_, Option<Sleep>> {
+        self.sleep.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Parker {
@@ -93,6 +111,14 @@ impl Parker {
     #[must_use]
     pub fn new() -> Arc<Parker> {
         Arc::new(Parker::default())
+    }
+    /// One whose owner is counted by `time`, by which its time-outs go.
+    #[must_use]
+    pub fn counted(time: Arc<VirtualTime>) -> Arc<Parker> {
+        Arc::new_cyclic(|me| {
+            let counted = Counted { time, me: me.clone(), sleep: Mutex::default() };
+            Parker { counted: Some(counted), ..Parker::default() }
+        })
     }
     /// Forgets a wake-up that came earlier.
     pub fn clear(&self) {
@@ -104,9 +130,22 @@ impl Parker {
     pub fn is_woken(&self) -> bool {
         self.hint.load(Ordering::Relaxed)
     }
-    /// Sleeps until woken or for `timeout`; consumes the wake-up. False on time-out.
+    /// Sleeps until woken or for `timeout`; consumes the wake-up. False on time-out, which in virtual
+    /// time is a wake-up like any other.
     pub fn park(&self, timeout: Option<Duration>) -> bool {
-        let woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut timeout = timeout;
+        if let Some(counted) = &self.counted
+            && !*woken
+            && let Some(me) = counted.me.upgrade()
+        {
+            let Some(sleep) = counted.time.sleep(me, timeout.take()) else { return false };
+            *counted.sleep() = Some(sleep);
+            self.sleeping.store(true, Ordering::Relaxed);
+            drop(woken);
+            counted.time.settle();
+            woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
+        }
         self.sleeping.store(true, Ordering::Relaxed);
         let mut woken = match timeout {
             None => self.cond.wait_while(woken, |w| !*w).unwrap_or_else(PoisonError::into_inner),
@@ -134,6 +173,12 @@ impl Wake for Parker {
         *woken = true;
         // The owner says that it sleeps before it gives up the lock; waking nobody costs a host call.
         let sleeping = self.sleeping.load(Ordering::Relaxed);
+        if sleeping
+            && let Some(counted) = &self.counted
+            && let Some(sleep) = counted.sleep().take()
+        {
+            counted.time.rouse(sleep);
+        }
         drop(woken);
         if sleeping {
             self.cond.notify_one();

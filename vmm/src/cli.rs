@@ -121,7 +121,14 @@ pub struct RunArgs {
     /// Leave every SYSCALL instruction where it is, instead of replacing the hot ones by jumps
     #[arg(long)]
     pub no_rewrite: bool,
-    /// End the guest after this long, e.g. 10s or 2m (exit status 124)
+    /// Derive everything random in the guest from N, the same in every run; no secret may depend on it
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Clocks start at 2024-01-01T00:00:00Z, move by 1 us a system call, and jump to the next timer or
+    /// time-out while all tasks wait; a wait for input does not hold them up, and rdtsc stays the host's
+    #[arg(long)]
+    pub virtual_time: bool,
+    /// End the guest after this long in real time, e.g. 10s or 2m (exit status 124)
     #[arg(long, value_name = "DUR", value_parser = units::duration)]
     pub timeout: Option<Duration>,
     /// Report counters on standard error at the end

@@ -33,7 +33,7 @@ use crate::{
     console::Console,
     events::{self, Ended, Target},
     exit,
-    host::{self, LinuxHost, Resident, Streams},
+    host::{self, LinuxHost, RepeatableHost, Resident, Shown, Streams},
     memory::GuestRam,
     platform::kvm::KvmOptions,
     stats::{self, Phases},
@@ -81,7 +81,11 @@ fn run(args: &RunArgs) -> Result<u8, Failure> {
     events::block_signals().map_err(|e| format!("cannot block signals: {e}"))?;
     let kernel = boot(args, host, &mut phases)?;
     let baseline = kernel.in_use().counts;
-    let streams = Streams::new().map_err(|e| format!("cannot watch standard streams: {e}"))?;
+    let shown = Shown {
+        numbered: args.seed.is_some() || args.virtual_time,
+        times: kernel.virtual_time.as_ref().map(|time| time.realtime()),
+    };
+    let streams = Streams::new(shown).map_err(|e| format!("cannot watch standard streams: {e}"))?;
     let console = Console::new(&kernel).map_err(|e| format!("cannot use the terminal: {e}"))?;
     let console = console.map(Arc::new);
     phases.end("kernel");
@@ -150,6 +154,11 @@ fn boot(args: &RunArgs, host: Arc<LinuxHost>, phases: &mut Phases) -> Result<Arc
     phases.end("platform");
     let cpus = vcpus.unwrap_or_else(|| host.cpus()).max(1);
     let config = Config { hostname: args.hostname.clone(), cpus, memory };
+    let host: Arc<dyn Host> = if args.seed.is_some() || args.virtual_time {
+        Arc::new(RepeatableHost::new(host, args.seed, args.virtual_time))
+    } else {
+        host
+    };
     let kernel = Kernel::new(Parts { platform, host, frames: ram.frames.clone(), config });
     if let Some(path) = &args.strace {
         let out: Box<dyn Write + Send> = if path == Path::new("-") {

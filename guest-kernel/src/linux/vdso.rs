@@ -225,7 +225,8 @@ impl Vdso {
     /// Brings the clock up to date, now and again and again.
     fn look(&self) {
         let Some(kernel) = self.kernel.upgrade() else { return };
-        if !kernel.platform.shares_tsc() {
+        // Virtual time follows no counter: the vDSO asks the kernel.
+        if !kernel.platform.shares_tsc() || kernel.virtual_time.is_some() {
             return;
         }
         if let Some(line) = kernel.host.refresh_clock() {

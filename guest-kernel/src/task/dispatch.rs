@@ -42,10 +42,14 @@ enum Outcome {
 /// Answers the system call that `regs` ask for.
 pub(super) fn syscall(task: &Arc<Task>, regs: &mut Registers, cpu: &mut dyn Cpu) -> Life {
     let kernel = &task.kernel;
-    let started = kernel.now();
+    let started = kernel.stopwatch();
     // A ring server may have begun it: then its deadline and progress lie in its own record.
     let begun = task.begun.take().filter(|call| call.number == u64::from(regs.rax.low_u32()));
-    let mut call = begun.unwrap_or_else(|| Call::new(regs));
+    let mut call = begun.unwrap_or_else(|| {
+        let call = Call::new(regs);
+        task.step();
+        call
+    });
     let row = kernel.table.get(call.number);
     let after = regs.rip;
     let mut waited = Duration::ZERO;
@@ -65,7 +69,7 @@ pub(super) fn syscall(task: &Arc<Task>, regs: &mut Registers, cpu: &mut dyn Cpu)
         Outcome::Replaced => Some(regs.rax),
         Outcome::Handler | Outcome::Exit => None,
     };
-    record(task, &call, value, kernel.now().saturating_sub(started).saturating_sub(waited));
+    record(task, &call, value, kernel.stopwatch().saturating_sub(started).saturating_sub(waited));
     if matches!(outcome, Outcome::Value(_)) {
         let movable = kernel.table.in_ring(call.number, &call.args);
         let known = kernel.table.has_known_answer(call.number);
@@ -172,12 +176,13 @@ impl Attempt<'_> {
             });
             task.count_usage(|u| u.voluntary = u.voluntary.wrapping_add(1));
             task.update_usage();
+            let asleep = task.kernel.stopwatch();
             self.cpu.idle(&|| parker.is_woken());
             let idled = task.kernel.now().saturating_sub(now);
             parker.park(timeout.map(|t| t.saturating_sub(idled)));
             self.cpu.resume();
             task.set_run_state(RunState::Running);
-            *waited += task.kernel.now().saturating_sub(now);
+            *waited += task.kernel.stopwatch().saturating_sub(asleep);
         }
     }
 

@@ -42,6 +42,7 @@ use crate::{
     mm::Mm,
     platform::{Answers, Kick},
     signal::TaskSignals,
+    time::virtual_time::STEP,
     wait::{Parker, WaitQueue},
 };
 
@@ -171,12 +172,13 @@ impl Task {
     /// A task outside the table.
     pub(crate) fn new(process: &Arc<Process>, tid: Tid, parts: TaskParts) -> Arc<Task> {
         let kernel = process.kernel.clone();
+        let parker = kernel.virtual_time.clone().map_or_else(Parker::new, Parker::counted);
         Arc::new(Task {
             started: kernel.host.boottime(),
             kernel,
             tid,
             process: process.clone(),
-            parker: Parker::new(),
+            parker,
             kicker: Mutex::default(),
             answers: Mutex::default(),
             begun: serve::Begun::default(),
@@ -258,9 +260,7 @@ impl Task {
     }
     /// Tells its CPU the answers that change only by what the kernel does.
     pub(crate) fn publish(&self) {
-        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        // A traced call must come to the kernel to be seen.
-        let Some(answers) = answers.filter(|_| self.kernel.tracer.get().is_none()) else { return };
+        let Some(answers) = self.open_answers() else { return };
         for (number, value) in crate::linux::table::known(self) {
             answers.set(number, Some(value));
         }
@@ -270,10 +270,16 @@ impl Task {
             self.publish_parent(node.parent);
         }
     }
+    /// Where its CPU finds answers, unless every call must come to the kernel: to be seen by a tracer, to
+    /// move virtual time.
+    fn open_answers(&self) -> Option<Arc<dyn Answers>> {
+        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let kernel = &self.kernel;
+        answers.filter(|_| kernel.tracer.get().is_none() && kernel.virtual_time.is_none())
+    }
     /// Tells its CPU who the parent is; the tree is locked.
     fn publish_parent(&self, parent: Tid) {
-        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(answers) = answers.filter(|_| self.kernel.tracer.get().is_none()) {
+        if let Some(answers) = self.open_answers() {
             let parent = u64::from(parent.cast_unsigned());
             answers.set(crate::linux::table::GETPPID, Some(parent));
         }
@@ -350,6 +356,15 @@ impl Task {
         let before = self.used_before.get().copied().unwrap_or_default();
         usage.user = user.saturating_sub(before.0) + elsewhere;
         usage.system = system.saturating_sub(before.1);
+    }
+    /// One of its system calls begins: virtual time goes on, for the task as well.
+    pub(crate) fn step(&self) {
+        if let Some(time) = &self.kernel.virtual_time {
+            let nanos = u64::try_from(STEP.as_nanos()).unwrap_or_default();
+            self.billed_elsewhere.fetch_add(nanos, Ordering::Relaxed);
+            self.update_usage();
+            time.step();
+        }
     }
     /// The calling host thread is its own from now on; it may have served others before.
     pub(crate) fn begin_usage(&self) {

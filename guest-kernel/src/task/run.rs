@@ -38,18 +38,27 @@ pub(super) enum Life {
 pub(super) fn launch(task: &Arc<Task>, start: Start) -> std::io::Result<()> {
     let kernel = task.kernel.clone();
     kernel.tasks.thread_started();
+    if let Some(time) = &kernel.virtual_time {
+        time.begin();
+    }
+    let ended = |kernel: &Kernel| {
+        if let Some(time) = &kernel.virtual_time {
+            time.end();
+        }
+        kernel.tasks.thread_ended();
+    };
     let body = {
         let (task, kernel) = (task.clone(), kernel.clone());
         Box::new(move || {
             kernel.guard("task", || run(&task, start));
             exit::finish(&task);
             drop(task);
-            kernel.tasks.thread_ended();
+            ended(&kernel);
         })
     };
     let result = kernel.host.spawn(&format!("task-{}", task.tid), body);
     if result.is_err() {
-        kernel.tasks.thread_ended();
+        ended(&kernel);
     }
     result
 }
@@ -62,7 +71,7 @@ fn run(task: &Arc<Task>, start: Start) {
         Err(error) => return platform_failed(task, &error),
     };
     let mut regs = start.regs;
-    task.kernel.stats.first_entry.get_or_init(|| task.kernel.now());
+    task.kernel.stats.first_entry.get_or_init(|| task.kernel.stopwatch());
     loop {
         while task.must_exit() || task.signals.busy() {
             if let Delivered::Exit { .. } = deliver(task, &mut regs, &mut *cpu, None) {
@@ -100,7 +109,8 @@ fn run(task: &Arc<Task>, start: Start) {
 /// Runs guest code and accounts for its time where the host does not.
 fn enter(task: &Task, cpu: &mut dyn Cpu, regs: &mut Registers) -> Result<Exit, PlatformError> {
     let kernel = &task.kernel;
-    if kernel.platform.bills_caller() {
+    // In virtual time the calls are all that is billed.
+    if kernel.platform.bills_caller() || kernel.virtual_time.is_some() {
         return cpu.run(regs).inspect(|exit| kernel.stats.count_exit(*exit));
     }
     let entered = kernel.now();

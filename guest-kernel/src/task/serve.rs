@@ -50,7 +50,8 @@ impl Serve for Server {
             }
             _ => return Served::Punt,
         };
-        let timing = kernel.stats.timing(number).map(|weight| (weight, kernel.now()));
+        let timing = kernel.stats.timing(number).map(|weight| (weight, kernel.stopwatch()));
+        task.step();
         let mut call = Call::with(number, args);
         let (regs, cpu) = (&mut Registers::default(), &mut NoCpu(None));
         let value = match attempt(row, &mut Cx { task, call: &mut call, regs, cpu }) {
@@ -63,7 +64,7 @@ impl Serve for Server {
             // A handler panicked: the VM is ending.
             Err(Stop::Exit) => return Served::Leave(0),
         };
-        let spent = timing.map(|(weight, from)| kernel.now().saturating_sub(from) * weight);
+        let spent = timing.map(|(weight, from)| kernel.stopwatch().saturating_sub(from) * weight);
         record(task, &call, Some(value), spent.unwrap_or_default());
         match caller {
             Some(after) => {
@@ -85,7 +86,8 @@ impl Serve for Server {
             _ => return Served::Punt,
         };
         let _here = Serving::begin(task);
-        let from = kernel.now();
+        let from = kernel.stopwatch();
+        task.step();
         let result = attempt(row, &mut Cx { task, call: &mut call, regs, cpu });
         let replaced = matches!(result, Err(Stop::Replaced));
         match result {
@@ -98,7 +100,7 @@ impl Serve for Server {
             }
             Err(Stop::Exit) => return Served::Leave(0),
         }
-        record(task, &call, Some(regs.rax), kernel.now().saturating_sub(from));
+        record(task, &call, Some(regs.rax), kernel.stopwatch().saturating_sub(from));
         let value = regs.rax;
         let handler = task.signals.busy()
             && !task.must_exit()

@@ -7,6 +7,7 @@
 pub mod itimer;
 pub mod posix;
 pub mod timerfd;
+pub mod virtual_time;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
@@ -96,7 +97,7 @@ impl Base {
     }
 }
 
-/// What a timer does when it expires. Called on the timer thread with no lock held.
+/// What a timer does when it expires. Called as [`Expire::expire`] is, with no lock held.
 pub trait Target: Send + Sync {
     /// The timer expired under the setting of this generation; true to count the next interval at once, false if the target will call
     /// [`Timer::forward`].
@@ -169,15 +170,20 @@ impl Timer {
             self.timers.cancel(key);
         }
         let Some(next) = state.next else { return };
-        let at = match self.base {
-            Base::Monotonic => next,
-            _ => {
-                let left = next.saturating_sub(self.now()) / 4;
-                self.timers.now().saturating_add(left.max(CPU_TICK).min(Duration::from_secs(1)))
-            }
-        };
         let target: Weak<dyn Expire> = self.me.clone();
-        state.key = Some(self.timers.arm(at, target));
+        let timers = &self.timers;
+        let left = next.saturating_sub(self.now());
+        state.key = Some(match self.base {
+            Base::Monotonic => timers.arm(next, target),
+            // CPU time is then what calls take, and never more than passes; those who wait have none.
+            _ if timers.is_virtual() => {
+                timers.arm_patiently(timers.now().saturating_add(left), target)
+            }
+            _ => {
+                let look = (left / 4).max(CPU_TICK).min(Duration::from_secs(1));
+                timers.arm(timers.now().saturating_add(look), target)
+            }
+        });
     }
     /// Expires at `next` (on its clock) and every `interval` after; `None` disarms. The setting it
     /// replaces.
@@ -258,7 +264,11 @@ impl Expire for Timer {
             if now < next {
                 self.arm(&mut state);
                 drop(state);
-                return self.base.sample();
+                // In virtual time every call publishes it.
+                if !self.timers.is_virtual() {
+                    self.base.sample();
+                }
+                return;
             }
             state.next = None;
             state.last = Some(next);

@@ -3,6 +3,7 @@
 //!
 //! * `mod.rs`: clocks, randomness, threads, CPU time (clock_gettime, getrandom, clone, getrusage; at
 //!   start sysinfo and prlimit64).
+//! * `repeat.rs`: randomness from a seed and virtual time instead, which call nobody.
 //! * `tree.rs`: a directory tree (openat2, fstat, newfstatat, readlinkat, getdents64, mkdirat, symlinkat,
 //!   linkat, renameat2, unlinkat, fchmod, fchown, utimensat, fstatfs).
 //! * `file.rs`: a regular file (pread, preadv, pwrite, ftruncate, fsync, fstat).
@@ -15,6 +16,7 @@
 mod clock;
 mod closed;
 mod file;
+mod repeat;
 mod resident;
 pub mod seccomp;
 mod stream;
@@ -24,7 +26,11 @@ mod tree;
 use std::{io, path::Path, sync::Arc, time::Duration};
 
 pub(crate) use self::clock::counter;
-pub use self::{resident::Resident, stream::Streams};
+pub use self::{
+    repeat::RepeatableHost,
+    resident::Resident,
+    stream::{Shown, Streams},
+};
 use rustix::time::{ClockId, clock_gettime};
 use trapgate_kernel::{
     error::Errno,

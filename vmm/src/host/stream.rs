@@ -10,6 +10,7 @@ use std::{
     io,
     os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use rustix::{
@@ -23,6 +24,7 @@ use trapgate_kernel::{
         file::{FileOps, OpenFile, OpenFlags, Ready},
         inode::Attr,
     },
+    host::HostStat,
     wait::WaitQueue,
 };
 
@@ -34,8 +36,18 @@ const CHUNK: usize = 4096;
 /// Device number of /dev/null.
 const NULL: u64 = 0x103;
 
+/// What guests are told of the streams, where not what the host says.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Shown {
+    /// Their inode numbers are their own, not those of whatever the host has there this time.
+    pub numbered: bool,
+    /// All their times.
+    pub times: Option<Duration>,
+}
+
 /// The watcher behind all streams of a VM.
 pub struct Streams {
+    shown: Shown,
     epoll: OwnedFd,
     queues: Mutex<HashMap<u64, Arc<WaitQueue>>>,
 }
@@ -45,9 +57,9 @@ impl Streams {
     ///
     /// # Errors
     /// The host's error.
-    pub fn new() -> io::Result<Arc<Streams>> {
+    pub fn new(shown: Shown) -> io::Result<Arc<Streams>> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let streams = Arc::new(Streams { epoll, queues: Mutex::default() });
+        let streams = Arc::new(Streams { shown, epoll, queues: Mutex::default() });
         let watcher = streams.clone();
         std::thread::Builder::new().name("streams".into()).spawn(move || watcher.watch())?;
         Ok(streams)
@@ -124,6 +136,18 @@ impl Stream {
     fn is_ready(&self, flags: PollFlags) -> bool {
         // POLLERR and POLLHUP count: the call will then say what is wrong.
         self.regular || !self.now(flags).is_empty() || !self.watched
+    }
+    /// What the host knows of it, as guests are told.
+    fn stat(&self) -> Result<HostStat, Errno> {
+        let mut stat = super::stat(&fs::fstat(&self.fd).map_err(errno)?);
+        let shown = self.streams.shown;
+        if shown.numbered {
+            stat.ino = self.key + 1;
+        }
+        if let Some(time) = shown.times {
+            (stat.atime, stat.mtime, stat.ctime) = (time, time, time);
+        }
+        Ok(stat)
     }
     /// Asks to be woken once `flags` holds.
     fn arm(&self, flags: epoll::EventFlags) {
@@ -219,7 +243,7 @@ impl FileOps for Stream {
         (!self.regular).then(|| self.queue.clone())
     }
     fn attr(&self, _file: &OpenFile) -> Result<Attr, Errno> {
-        let raw = super::stat(&fs::fstat(&self.fd).map_err(errno)?);
+        let raw = self.stat()?;
         Ok(Attr {
             dev: raw.dev,
             ino: raw.ino,
@@ -238,13 +262,13 @@ impl FileOps for Stream {
         })
     }
     fn describe(&self) -> String {
-        let stat = fs::fstat(&self.fd).ok();
-        let kind = stat.as_ref().map(|s| fs::FileType::from_raw_mode(s.st_mode));
-        let number = stat.as_ref().map_or(self.key, |s| s.st_ino);
+        let stat = self.stat().ok();
+        let kind = stat.map(|s| fs::FileType::from_raw_mode(s.mode));
+        let number = stat.map_or(self.key, |s| s.ino);
         match kind {
             Some(fs::FileType::Fifo) => format!("pipe:[{number}]"),
             Some(fs::FileType::Socket) => format!("socket:[{number}]"),
-            Some(fs::FileType::CharacterDevice) if stat.is_some_and(|s| s.st_rdev == NULL) => {
+            Some(fs::FileType::CharacterDevice) if stat.is_some_and(|s| s.rdev == NULL) => {
                 "/dev/null".to_owned()
             }
             // A file of the host's has no name the guest could use.
