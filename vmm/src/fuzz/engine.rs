@@ -288,7 +288,7 @@ struct Job<'a> {
 
 impl<'a> Job<'a> {
     fn new(run: &'a Run<'a>, seed: u64) -> Job<'a> {
-        let setup = |slow| Setup { place: run.place, seed: None, slow };
+        let setup = |slow| Setup { place: run.place, seed: Some(seed), slow };
         Job {
             run,
             generator: Generator { descs: run.descs, choices: &run.choices, rng: Rng::new(seed) },
