@@ -74,13 +74,16 @@ pub struct Generator<'a> {
 struct Scope {
     results: Vec<(u32, &'static str, usize)>,
     next: u32,
+    /// Where the next buffer lies.
     memory: u64,
+    /// Where the next one among the buffers does.
+    low: u64,
 }
 
 impl Scope {
     /// Before the call with index `at`.
     fn new(program: &Program, descs: &Descs, at: usize) -> Scope {
-        let mut scope = Scope { results: Vec::new(), next: program.results(), memory: 0 };
+        let mut scope = Scope { results: Vec::new(), next: program.results(), memory: 0, low: 0 };
         for (index, call) in program.calls.iter().enumerate() {
             call.walk(&mut |arg| {
                 if let Arg::Pointer(offset, _) = arg
@@ -98,16 +101,23 @@ impl Scope {
                 scope.results.push((number, kind, call.desc));
             }
         }
+        scope.low = scope.memory;
         scope
     }
     fn place(&mut self, len: u64) -> u64 {
         let at = self.memory;
         let end = (at + len.max(1)).next_multiple_of(0x40);
-        if end > BUFFERS {
+        if at < BUFFERS && end > BUFFERS {
             self.memory = 0;
             return self.place(len.min(0x1000));
         }
-        self.memory = end;
+        // A place among the pages is for one buffer only.
+        if at < BUFFERS {
+            self.memory = end;
+            self.low = end;
+        } else {
+            self.memory = self.low;
+        }
         at
     }
 }
@@ -166,7 +176,7 @@ impl Generator<'_> {
             scope.next += 1;
             scope.next - 1
         });
-        let is_async = self.rng.chance(1, 200);
+        let is_async = self.rng.chance(1, 60);
         program.calls.insert(at, Call { desc, args, result, is_async, expect: None });
     }
     /// What was made by `maker` is likely of use to `user`.
@@ -266,6 +276,8 @@ impl Generator<'_> {
                 ]));
             }
             3 => return Arg::Pointer(PAGES + 0xfff0, None),
+            // What programs unmap and protect is also used.
+            4 | 5 => scope.memory = PAGES + 0x1000 * self.rng.below(16) as u64,
             _ => {}
         }
         match (way, to) {
