@@ -85,16 +85,20 @@ impl Scope {
     fn new(program: &Program, descs: &Descs, at: usize) -> Scope {
         let mut scope = Scope { results: Vec::new(), next: program.results(), memory: 0, low: 0 };
         for (index, call) in program.calls.iter().enumerate() {
-            call.walk(&mut |arg| {
-                if let Arg::Pointer(offset, _) = arg
-                    && *offset < BUFFERS
-                {
-                    scope.memory = scope.memory.max(offset + 0x40);
-                }
-                if let (Arg::Define(number, _), true) = (arg, index < at) {
-                    scope.results.push((*number, "fd", call.desc));
-                }
-            });
+            for (arg, kind) in call.args.iter().zip(&descs.get(call.desc).args) {
+                let written = match kind {
+                    Type::Pointer(_, to) => to.size() as u64,
+                    _ => 0,
+                };
+                arg.walk(&mut |arg| match arg {
+                    Arg::Pointer(offset, to) if *offset < BUFFERS => {
+                        let len = to.as_ref().map_or(0, |to| length(to)).max(written).max(1);
+                        scope.memory = scope.memory.max((offset + len).next_multiple_of(0x40));
+                    }
+                    Arg::Define(number, _) if index < at => scope.results.push((*number, "fd", call.desc)),
+                    _ => {}
+                });
+            }
             if let (Some(number), Some(kind), true) =
                 (call.result, descs.get(call.desc).returns, index < at)
             {
