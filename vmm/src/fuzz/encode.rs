@@ -154,7 +154,8 @@ impl Writer {
                     *bit = false;
                 }
             }
-            self.hidden.extend((*offset..).zip(&mask).filter(|(_, shown)| !**shown).map(|(at, _)| at));
+            self.hidden
+                .extend((*offset..).zip(&mask).filter(|(_, shown)| !**shown).map(|(at, _)| at));
             if mask.contains(&true) {
                 self.looks.push((DATA_BASE + offset, mask));
             }

@@ -23,6 +23,10 @@ pub struct Choices {
     calls: Vec<usize>,
     /// The same by family.
     families: Vec<Vec<usize>>,
+    /// The same without calls that need a process of their own.
+    light: Vec<usize>,
+    /// Those by family.
+    light_families: Vec<Vec<usize>>,
 }
 
 impl Choices {
@@ -31,12 +35,21 @@ impl Choices {
     pub fn new(descs: &Descs, enabled: &dyn Fn(&Desc) -> bool) -> Choices {
         let mut calls = Vec::new();
         let mut families = vec![Vec::new(); descs.families()];
+        let (mut light, mut light_families) = (calls.clone(), families.clone());
         for (index, desc) in descs.iter().filter(|(_, desc)| enabled(desc)) {
             let weight = if needs::is_rare(desc.call()) { 1 } else { 8 };
             calls.extend(std::iter::repeat_n(index, weight));
             families[desc.family].extend(std::iter::repeat_n(index, weight));
+            if !needs::is_fresh(desc.call()) {
+                light.extend(std::iter::repeat_n(index, weight));
+                light_families[desc.family].extend(std::iter::repeat_n(index, weight));
+            }
         }
-        Choices { calls, families }
+        if light.is_empty() {
+            light.clone_from(&calls);
+            light_families.clone_from(&families);
+        }
+        Choices { calls, families, light, light_families }
     }
     /// How many descriptions there are in it.
     #[must_use]
@@ -48,15 +61,17 @@ impl Choices {
     pub fn is_empty(&self) -> bool {
         self.calls.is_empty()
     }
-    fn pick(&self, rng: &mut Rng, program: &Program, descs: &Descs) -> usize {
+    fn pick(&self, rng: &mut Rng, program: &Program, descs: &Descs, heavy: bool) -> usize {
+        let (calls, families) =
+            if heavy { (&self.calls, &self.families) } else { (&self.light, &self.light_families) };
         if rng.chance(2, 3) && !program.calls.is_empty() {
             // What goes together stands in one family.
-            let near = &self.families[descs.get(rng.pick(&program.calls).desc).family];
+            let near = &families[descs.get(rng.pick(&program.calls).desc).family];
             if !near.is_empty() {
                 return *rng.pick(near);
             }
         }
-        *rng.pick(&self.calls)
+        *rng.pick(calls)
     }
 }
 
@@ -68,7 +83,13 @@ pub struct Generator<'a> {
     pub choices: &'a Choices,
     /// By this chance.
     pub rng: Rng,
+    /// The program in hand may have what needs a process of its own: a few do, for those cost as much as a
+    /// hundred others.
+    pub heavy: bool,
 }
+
+/// One program in so many may be heavy.
+const LIGHT: usize = 32;
 
 /// What a program has at a place: results by kind, and memory that is still free.
 struct Scope {
@@ -95,7 +116,9 @@ impl Scope {
                         let len = to.as_ref().map_or(0, |to| length(to)).max(written).max(1);
                         scope.memory = scope.memory.max((offset + len).next_multiple_of(0x40));
                     }
-                    Arg::Define(number, _) if index < at => scope.results.push((*number, "fd", call.desc)),
+                    Arg::Define(number, _) if index < at => {
+                        scope.results.push((*number, "fd", call.desc))
+                    }
                     _ => {}
                 });
             }
@@ -127,8 +150,15 @@ impl Scope {
 }
 
 impl Generator<'_> {
+    /// Decides what kind of program comes next, one like `base`.
+    pub fn begin(&mut self, base: &Program) {
+        let fresh = needs::of(base, self.descs).fresh;
+        // A heavy one's children would be all heavy, and soon the whole corpus.
+        self.heavy = if fresh { self.rng.chance(1, 2) } else { self.rng.chance(1, LIGHT) };
+    }
     /// A new program.
     pub fn program(&mut self) -> Program {
+        self.heavy = self.rng.chance(1, LIGHT);
         let mut program = Program::default();
         let count = 1 + self.rng.below(FRESH_CALLS);
         while program.calls.len() < count {
@@ -140,7 +170,7 @@ impl Generator<'_> {
     }
     /// Puts a new call, and what it needs before it, at index `at`.
     pub fn insert(&mut self, program: &mut Program, at: usize) {
-        let desc = self.choices.pick(&mut self.rng, program, self.descs);
+        let desc = self.choices.pick(&mut self.rng, program, self.descs, self.heavy);
         self.place(program, at, desc, 0);
     }
     /// Makes the arguments of the call at `at` anew.
@@ -180,7 +210,7 @@ impl Generator<'_> {
             scope.next += 1;
             scope.next - 1
         });
-        let is_async = self.rng.chance(1, 60);
+        let is_async = self.heavy && self.rng.chance(1, 10);
         program.calls.insert(at, Call { desc, args, result, is_async, expect: None });
     }
     /// What was made by `maker` is likely of use to `user`.
@@ -203,7 +233,8 @@ impl Generator<'_> {
                 "socket$udp",
             ],
             "fd" => named,
-            "pid" => &["clone$fork", "getpid"],
+            "pid" if self.heavy => &["clone$fork", "getpid"],
+            "pid" => &["getpid"],
             "timer" => &["timer_create"],
             "watch" => &["inotify_add_watch"],
             "shm" => &["shmget$private"],
