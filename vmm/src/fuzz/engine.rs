@@ -31,7 +31,7 @@ use super::{
 use crate::{cli::FuzzRunArgs, exit};
 
 /// Programs that are sent to a target at once: enough to keep it busy, few enough to learn from soon.
-const BATCH: usize = 64;
+const BATCH: usize = 256;
 /// Looks of one kind that came to nothing before only some are taken again.
 const DOUBTS: u32 = 6;
 

@@ -174,12 +174,18 @@ void effects_note(uint64_t nr, const uint64_t args[6], long result) {
     data_touch((uint64_t)result);
     switch (nr) {
     case SYS_open:
+        effects.path |= (args[1] & O_PATH) != 0;
         effects.tree |= (args[1] & O_CREAT) != 0;
         break;
     case SYS_openat:
+        effects.path |= (args[2] & O_PATH) != 0;
         effects.tree |= (args[2] & (O_CREAT | O_TMPFILE)) != 0;
         break;
-    case SYS_openat2: case SYS_creat: case SYS_mkdir: case SYS_mkdirat: case SYS_mknod: case SYS_mknodat:
+    case SYS_openat2:
+        effects.path = true;
+        effects.tree = true;
+        break;
+    case SYS_creat: case SYS_mkdir: case SYS_mkdirat: case SYS_mknod: case SYS_mknodat:
     case SYS_link: case SYS_linkat: case SYS_symlink: case SYS_symlinkat: case SYS_bind:
         effects.tree = true;
         break;

@@ -196,6 +196,7 @@ struct effects {
     bool remap;  /* the data area is not the mapping it was */
     bool standard;        /* descriptors 0 to 2 may have changed */
     bool tree;            /* something was created, removed or changed among files */
+    bool path;            /* a descriptor that poll(2) takes for closed */
     bool deep;            /* in a way that emptying /w/p does not undo */
     int fd_calls, fd_top; /* how often descriptors were made, and the highest one returned */
     uint64_t actions;     /* signals whose action was set, bit signo - 1 */

@@ -154,7 +154,8 @@ static void put_fds(struct text *out) {
         polls[fd] = (struct pollfd){.fd = fd};
     bool polled = count - first > 2 && !failed(sys(SYS_poll, polls + first, count - first, 0));
     for (int fd = first; fd < count; fd++)
-        if (fd < 3 || !polled || !(polls[fd].revents & POLLNVAL) || fd_open(fd)) {
+        if (fd < 3 || !polled || !(polls[fd].revents & POLLNVAL) ||
+            (effects.path && fd_open(fd))) {
             if (fd < 3 && !fd_open(fd)) {
                 text_number(out, "fd ", (uint64_t)fd, 10);
                 text_string(out, " closed\n");
