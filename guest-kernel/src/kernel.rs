@@ -43,6 +43,8 @@ pub struct Config {
     pub cpus: usize,
     /// Bytes of memory guests may use (`--mem`).
     pub memory: u64,
+    /// Address spaces are checked when they end.
+    pub audit: bool,
 }
 
 /// Names that sethostname(2) and setdomainname(2) change.

@@ -209,6 +209,14 @@ pub trait AddressSpace: Send + Sync + std::any::Any {
     fn end(&self) -> Result<(), PlatformError> {
         self.apply(&[Edit::Unmap { va: 0, len: USER_END }])
     }
+    /// Compares what processors may use here with what the kernel granted: `granted` has the frame and the access
+    /// of a page. Nothing more may be usable; less may, for it is faulted in.
+    ///
+    /// # Errors
+    /// The first page that is wrong, in words.
+    fn check(&self, _granted: &dyn Fn(u64) -> Option<(Gpa, Prot)>) -> Result<(), String> {
+        Ok(())
+    }
     /// For implementations to find their own type again.
     fn as_any(&self) -> &dyn std::any::Any;
 }

@@ -174,7 +174,7 @@ pub fn kernel_on(
     let memory = Arc::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(base), size)]).unwrap());
     let backing = Box::new(Zeroing(memory.clone()));
     let frames = Frames::new(memory, Gpa(base), size as u64, backing);
-    let config = Config { hostname: "test".into(), cpus: 2, memory: size as u64 };
+    let config = Config { hostname: "test".into(), cpus: 2, memory: size as u64, audit: true };
     Kernel::new(Parts { platform, host, frames, config })
 }
 

@@ -128,6 +128,9 @@ pub struct RunArgs {
     /// time-out while all tasks wait; a wait for input does not hold them up, and rdtsc stays the host's
     #[arg(long)]
     pub virtual_time: bool,
+    /// Compare each address space with the kernel's own books when it ends, and tell what is wrong (for fuzzing)
+    #[arg(long)]
+    pub audit: bool,
     /// End the guest after this long in real time, e.g. 10s or 2m (exit status 124)
     #[arg(long, value_name = "DUR", value_parser = units::duration)]
     pub timeout: Option<Duration>,

@@ -153,7 +153,7 @@ fn boot(args: &RunArgs, host: Arc<LinuxHost>, phases: &mut Phases) -> Result<Arc
     let platform = backend::start(args.backend, &ram, options)?;
     phases.end("platform");
     let cpus = vcpus.unwrap_or_else(|| host.cpus()).max(1);
-    let config = Config { hostname: args.hostname.clone(), cpus, memory };
+    let config = Config { hostname: args.hostname.clone(), cpus, memory, audit: args.audit };
     let host: Arc<dyn Host> = if args.seed.is_some() || args.virtual_time {
         Arc::new(RepeatableHost::new(host, args.seed, args.virtual_time))
     } else {

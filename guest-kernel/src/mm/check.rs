@@ -1,10 +1,10 @@
-//! Consistency of an address space, for tests and fuzzers.
+//! Consistency of an address space, for tests and fuzzers (`--audit`).
 
 use super::Mm;
 use crate::platform::{Prot, USER_END};
 
 impl Mm {
-    /// Compares the page map with the VMAs and the frames' owners.
+    /// Compares the page map with the VMAs, the frames' owners and what the platform lets processors use.
     ///
     /// # Errors
     /// What is wrong, in words.
@@ -52,6 +52,7 @@ impl Mm {
         if pages != inner.pages.pages() {
             return Err("the page map's count is off".into());
         }
-        result
+        result?;
+        self.space().check(&|va| inner.pages.get(va).map(|pte| (pte.gpa(), pte.prot())))
     }
 }

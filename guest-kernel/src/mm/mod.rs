@@ -226,6 +226,12 @@ impl Mm {
     }
     /// [`Mm::clear`] for a space in which nothing will run again.
     fn end(&self) {
+        if self.kernel.config.audit
+            && !self.read().broken
+            && let Err(wrong) = self.check()
+        {
+            self.kernel.failures.note(&format!("an address space is inconsistent: {wrong}"));
+        }
         if Arc::strong_count(&self.space) > 1 {
             return self.clear();
         }

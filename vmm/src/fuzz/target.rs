@@ -273,7 +273,7 @@ fn command(kind: Kind, place: &Place, seed: Option<u64>) -> Result<Command, Stri
         "--mem",
         "512M",
     ]);
-    command.args(["--cwd", "/", "--env", "PATH=/", "--stats=json"]);
+    command.args(["--cwd", "/", "--env", "PATH=/", "--stats=json", "--audit"]);
     if let Some(seed) = seed {
         command.args(["--seed", &seed.to_string(), "--virtual-time"]);
     }

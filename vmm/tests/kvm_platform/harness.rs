@@ -69,7 +69,7 @@ pub struct Vm {
     pub space: Arc<dyn AddressSpace>,
     pub code: Frame,
     pub data: Frame,
-    pub _stack: Frame,
+    pub stack: Frame,
 }
 
 impl Vm {
@@ -88,12 +88,21 @@ impl Vm {
             space,
             code,
             data,
-            _stack: stack.clone(),
+            stack: stack.clone(),
         };
         vm.map(CODE, vm.code.gpa(), RX);
         vm.map(DATA, vm.data.gpa(), RW);
         vm.map(STACK - PAGE_SIZE, stack.gpa(), RW);
         vm
+    }
+    /// What is mapped in the beginning.
+    pub fn granted(&self, va: u64) -> Option<(Gpa, Prot)> {
+        match va {
+            CODE => Some((self.code.gpa(), RX)),
+            DATA => Some((self.data.gpa(), RW)),
+            _ if va == STACK - PAGE_SIZE => Some((self.stack.gpa(), RW)),
+            _ => None,
+        }
     }
     pub fn map(&self, va: u64, gpa: Gpa, prot: Prot) {
         self.apply(Edit::Map { va, gpa, len: PAGE_SIZE, prot });

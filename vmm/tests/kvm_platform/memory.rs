@@ -1,6 +1,6 @@
 //! Translations appear, change and above all disappear when they should.
 
-use trapgate_kernel::platform::{Access, Edit, Exit, PAGE_SIZE, Platform, Prot, Registers};
+use trapgate_kernel::platform::{Access, Edit, Exit, Gpa, PAGE_SIZE, Platform, Prot, Registers};
 
 use super::harness::{CODE, DATA, RW, Vm, fault, platform, run, start};
 use crate::guest;
@@ -383,4 +383,25 @@ fn only_what_was_used_is_revoked() {
     assert_eq!(store(&mut *cpu), Exit::Syscall);
     vm.apply(Edit::Protect { va, len: PAGE_SIZE, prot: Prot::READ });
     assert!(matches!(store(&mut *cpu), Exit::Fault(f) if f.access == Access::Write));
+}
+
+/// `--audit` would tell of a page that is usable and should not be.
+#[test]
+fn tables_are_compared_with_what_was_granted() {
+    let Some(vm) = Vm::new(touches()) else { return };
+    let _cpu = vm.cpu();
+    let (va, frame, other) = (0x1234_5000_0000u64, vm.frame(), vm.frame());
+    let check = |page: Option<(Gpa, Prot)>| {
+        vm.space.check(&|at| if at == va { page } else { vm.granted(at) })
+    };
+    assert_eq!(check(None), Ok(()));
+    vm.map(va, frame.gpa(), RW);
+    assert_eq!(check(Some((frame.gpa(), RW))), Ok(()));
+    let wrong = |page, words: &str| {
+        let said = check(page).expect_err(words);
+        assert!(said.contains(words) && said.contains("0x123450000000"), "{said}");
+    };
+    wrong(None, "not granted");
+    wrong(Some((other.gpa(), RW)), "leads to");
+    wrong(Some((frame.gpa(), Prot::READ)), "may be used for more");
 }

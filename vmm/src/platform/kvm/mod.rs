@@ -6,6 +6,7 @@
 //! when; `fpu` checks XSAVE areas; `probe` finds out what kind of host this is. Design notes: docs/gate.md and
 //! docs/revocation.md.
 
+mod check;
 mod cores;
 mod cpu;
 mod fpu;
