@@ -321,6 +321,13 @@ impl FileOps for Epoll {
     fn queue(&self) -> Option<Arc<WaitQueue>> {
         Some(self.queue.clone())
     }
+    fn seek(&self, _file: &OpenFile, _offset: i64, _whence: u32) -> Result<u64, Errno> {
+        // `noop_llseek()`.
+        Ok(0)
+    }
+    fn positioned(&self) -> bool {
+        false
+    }
     fn describe(&self) -> String {
         "anon_inode:[eventpoll]".to_owned()
     }

@@ -12,9 +12,11 @@ use crate::{
     creds::{Creds, cap},
     error::Errno,
     fs::{
-        file::{FileOps, OpenFile, Ready},
+        buf::Sink,
+        file::{FileOps, OpenFile, Ready, seek_in},
         inode::{Attr, mode},
     },
+    num::Word,
     signal::{SigFields, SigInfo, Signal},
     task::process::Process,
     wait::WaitQueue,
@@ -80,6 +82,8 @@ struct State {
 /// A queue.
 pub struct MsgQueue {
     id: u64,
+    /// What it was made as.
+    name: Vec<u8>,
     size: Size,
     perm: Perm,
     state: Mutex<State>,
@@ -159,6 +163,7 @@ impl Names {
         }
         let queue = Arc::new(MsgQueue {
             id: ask.id,
+            name: name.to_vec(),
             size,
             perm,
             state: Mutex::new(State { times: [ask.now; 2], ..State::default() }),
@@ -258,6 +263,16 @@ impl MsgQueue {
         self.queue.wake();
         Ok(taken)
     }
+    fn describe(&self) -> String {
+        let state = lock(&self.state);
+        let told = state.notify.as_ref().and_then(|n| Some((n, n.process.upgrade()?)));
+        // SIGEV_SIGNAL is 0, SIGEV_NONE 1.
+        let (notify, signal, pid) = told.map_or((0, 0, 0), |(notify, process)| {
+            (u8::from(notify.signal.is_none()), notify.signal.unwrap_or(0), process.pid)
+        });
+        let bytes = state.bytes;
+        format!("QSIZE:{bytes:<10} NOTIFY:{notify:<5} SIGNO:{signal:<5} NOTIFY_PID:{pid:<6}\n")
+    }
     /// Registers for the next message, or with `None` withdraws `own`'s registration.
     ///
     /// # Errors
@@ -306,10 +321,32 @@ impl Drop for Receiving {
     }
 }
 
+/// What fstat(2) says of a queue (FILENT_SIZE).
+const FILE_SIZE: u64 = 80;
+
 /// A queue as a file.
 pub struct MqFile(pub Arc<MsgQueue>);
 
 impl FileOps for MqFile {
+    fn read(&self, file: &OpenFile, dst: &mut Sink<'_>) -> Result<usize, Errno> {
+        file.with_position(|position| {
+            let read = self.read_at(file, dst, *position)?;
+            *position += read as u64;
+            Ok(read)
+        })
+    }
+    /// Its state as a line of text (mq_overview(7)).
+    fn read_at(&self, _file: &OpenFile, dst: &mut Sink<'_>, at: u64) -> Result<usize, Errno> {
+        let text = self.0.describe();
+        dst.put(text.as_bytes().get(at.size()..).unwrap_or_default())
+    }
+    fn seek(&self, file: &OpenFile, offset: i64, whence: u32) -> Result<u64, Errno> {
+        let find = |at: u64, data: bool| match at {
+            0..FILE_SIZE => Ok(if data { at } else { FILE_SIZE }),
+            _ => Err(Errno::ENXIO),
+        };
+        seek_in(file, offset, whence, || Ok(FILE_SIZE), find)
+    }
     fn poll(&self, _file: &OpenFile) -> Ready {
         let count = self.0.count();
         let mut ready = Ready::empty();
@@ -328,7 +365,7 @@ impl FileOps for MqFile {
         let perm = &self.0.perm;
         let [atime, mtime] = lock(&self.0.state).times;
         let attr = Attr { ino: self.0.id, mode: mode::REG | perm.mode, ..Attr::default() };
-        let attr = Attr { uid: perm.uid, gid: perm.gid, nlink: 1, size: 80, ..attr };
+        let attr = Attr { uid: perm.uid, gid: perm.gid, nlink: 1, size: FILE_SIZE, ..attr };
         Ok(Attr { blksize: 4096, atime, mtime, ctime: mtime, ..attr })
     }
     fn closed(&self, process: &Arc<Process>) {
@@ -336,7 +373,7 @@ impl FileOps for MqFile {
         let _ = self.0.notify(process, None);
     }
     fn describe(&self) -> String {
-        "/dev/mqueue".to_owned()
+        format!("/{}", String::from_utf8_lossy(&self.0.name))
     }
     fn as_any(&self) -> &dyn Any {
         self

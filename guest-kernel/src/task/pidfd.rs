@@ -24,6 +24,9 @@ impl PidFd {
 }
 
 impl FileOps for PidFd {
+    fn positioned(&self) -> bool {
+        false
+    }
     fn poll(&self, _file: &OpenFile) -> Ready {
         if self.process.has_ended() { Ready::IN | Ready::RDNORM } else { Ready::empty() }
     }

@@ -126,6 +126,13 @@ impl FileOps for TimerFd {
         self.queue.wake();
         Ok(0)
     }
+    fn seek(&self, _file: &OpenFile, _offset: i64, _whence: u32) -> Result<u64, Errno> {
+        // `noop_llseek()`.
+        Ok(0)
+    }
+    fn positioned(&self) -> bool {
+        false
+    }
     fn describe(&self) -> String {
         "anon_inode:[timerfd]".to_owned()
     }

@@ -33,6 +33,9 @@ struct Space {
 }
 
 impl FileOps for Space {
+    fn positioned(&self) -> bool {
+        false
+    }
     fn attr(&self, _file: &OpenFile) -> Result<Attr, Errno> {
         let attr = Attr { dev: 4, ino: self.number, mode: mode::REG | 0o444, ..Attr::default() };
         Ok(Attr { nlink: 1, blksize: 4096, ..attr })

@@ -301,6 +301,13 @@ impl Node {
                 return Ok(());
             }
         }
+        let whiteout = if flags.contains(RenameFlags::WHITEOUT) {
+            let (uid, gid) = (who.creds.fsuid, who.creds.fsgid);
+            let new = NewNode { mode: mode::CHR, uid, gid, rdev: 0, target: Vec::new() };
+            Some(self.make(who, &new)?)
+        } else {
+            None
+        };
         let now = self.fs.now();
         if flags.contains(RenameFlags::EXCHANGE) {
             let target = target.ok_or(Errno::ENOENT)?;
@@ -327,6 +334,9 @@ impl Node {
                 target.dropped();
             }
             from_entries.remove(name);
+            if let Some(whiteout) = whiteout {
+                from_entries.insert(name, Entry::Node(whiteout));
+            }
             let entries = to_guard.as_deref_mut().unwrap_or(&mut from_entries);
             entries.insert(to_name, Entry::Node(moving.clone()));
             moving.meta().ctime = now;

@@ -4,13 +4,17 @@ use std::time::Duration;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::poll::{read_timespec, with_mask};
+use super::{
+    path::file,
+    poll::{read_timespec, with_mask},
+};
 use crate::{
     call::Cx,
     epoll::{Epoll, Interest, Mode},
     error::{Errno, Restart, SysResult, Wait},
     fs::file::{OpenFile, OpenFlags, Ready},
     num::ret_i32,
+    platform::USER_END,
 };
 
 /// `struct epoll_event` of epoll_ctl(2): packed on x86-64.
@@ -64,8 +68,7 @@ pub fn epoll_ctl(cx: &mut Cx<'_>, epfd: i32, op: i32, fd: i32, event: u64) -> Sy
         CTL_DEL => EpollEvent { events: 0, data: 0 },
         _ => cx.mm().read_obj(event)?,
     };
-    let set = cx.files().get(epfd)?;
-    let file = cx.files().get(fd)?;
+    let (set, file) = (file(cx, epfd)?, file(cx, fd)?);
     if file.ops.queue().is_none() {
         return Err(Errno::EPERM.into());
     }
@@ -90,13 +93,17 @@ fn wait_for(
     max: i32,
     timeout: Option<Duration>,
 ) -> SysResult {
+    let set = file(cx, epfd)?;
     if !(1..=MAX_EVENTS).contains(&max) {
         return Err(Errno::EINVAL.into());
     }
-    let set = cx.files().get(epfd)?;
+    let size = size_of::<EpollEvent>() as u64;
+    let room = u64::try_from(max).unwrap_or(0) * size;
+    if events.checked_add(room).is_none_or(|end| end > USER_END) {
+        return Err(Errno::EFAULT.into());
+    }
     let epoll = set.downcast::<Epoll>().ok_or(Errno::EINVAL)?;
     let mm = cx.mm();
-    let size = size_of::<EpollEvent>() as u64;
     let count = epoll.collect(usize::try_from(max).unwrap_or(0), |nth, ready, data| {
         let at = events.checked_add(nth as u64 * size).ok_or(Errno::EFAULT)?;
         mm.write_obj(at, &EpollEvent { events: ready.bits(), data })

@@ -263,12 +263,9 @@ pub fn write(cx: &mut Cx<'_>, fd: i32, buf: u64, count: usize) -> SysResult {
     write_from(cx, &file, segment(buf, count)?, Where::Here, false)
 }
 /// ESPIPE for what has no positions comes before EBADF for the wrong access mode.
-fn positioned(cx: &Cx<'_>, fd: i32) -> Result<(), Errno> {
+fn positioned(cx: &Cx<'_>, fd: i32) -> Result<Arc<OpenFile>, Errno> {
     let file = file(cx, fd)?;
-    if file.downcast::<crate::pipe::PipeEnd>().is_some() || file.downcast::<Socket>().is_some() {
-        return Err(Errno::ESPIPE);
-    }
-    Ok(())
+    if file.positioned() { Ok(file) } else { Err(Errno::ESPIPE) }
 }
 /// pread(2).
 pub fn pread64(cx: &mut Cx<'_>, fd: i32, buf: u64, count: usize, offset: i64) -> SysResult {
@@ -284,37 +281,74 @@ pub fn pwrite64(cx: &mut Cx<'_>, fd: i32, buf: u64, count: usize, offset: i64) -
     let file = writable(cx, fd)?;
     write_from(cx, &file, segment(buf, count)?, at, false)
 }
-/// readv(2).
-pub fn readv(cx: &mut Cx<'_>, fd: i32, iov: u64, count: u64) -> SysResult {
-    let file = readable(cx, fd)?;
-    let segments = iovec(&cx.mm(), iov, count)?;
-    read_to(cx, &file, segments, Where::Here, false)
-}
-/// writev(2).
-pub fn writev(cx: &mut Cx<'_>, fd: i32, iov: u64, count: u64) -> SysResult {
-    let file = writable(cx, fd)?;
-    let segments = iovec(&cx.mm(), iov, count)?;
-    write_from(cx, &file, segments, Where::Here, false)
-}
-/// preadv(2); the high half of the offset is unused on 64 bits.
-pub fn preadv(cx: &mut Cx<'_>, fd: i32, iov: u64, count: u64, at: i64, _high: u64) -> SysResult {
-    let at = place(at)?;
-    let file = readable(cx, fd)?;
-    let segments = iovec(&cx.mm(), iov, count)?;
-    read_to(cx, &file, segments, at, false)
-}
-/// pwritev(2).
-pub fn pwritev(cx: &mut Cx<'_>, fd: i32, iov: u64, count: u64, at: i64, _high: u64) -> SysResult {
-    let at = place(at)?;
-    let file = writable(cx, fd)?;
-    let segments = iovec(&cx.mm(), iov, count)?;
-    write_from(cx, &file, segments, at, false)
-}
 
 const RWF_NOWAIT: u32 = 8;
 const RWF_APPEND: u32 = 0x10;
-const RWF_KNOWN: u32 = 0x1f;
+const RWF_NOAPPEND: u32 = 0x20;
+const RWF_KNOWN: u32 = 0x3f;
 
+/// An iovec array of `fd`'s vectored call, and the file (`vfs_readv()`); nothing to move means that
+/// neither the offset nor the flags matter. `None` then.
+fn vectored(
+    cx: &Cx<'_>,
+    (fd, iov, count): (i32, u64, u64),
+    at: Where,
+    flags: u32,
+    write: bool,
+) -> Result<Option<(Arc<OpenFile>, Segments)>, Errno> {
+    if matches!(at, Where::At(_)) {
+        positioned(cx, fd)?;
+    }
+    let file = if write { writable(cx, fd)? } else { readable(cx, fd)? };
+    let segments = iovec(&cx.mm(), iov, count)?;
+    if segments.iter().all(|segment| segment.1 == 0) {
+        return Ok(None);
+    }
+    verify(&file, &segments, at)?;
+    // RWF_NOAPPEND for a file that appends is refused, as by Linux before 6.9.
+    let unappend = flags & RWF_NOAPPEND != 0 && file.flags().contains(OpenFlags::APPEND);
+    if flags & !RWF_KNOWN != 0 || (write && unappend) {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    if flags & RWF_APPEND != 0 && flags & RWF_NOAPPEND != 0 {
+        return Err(Errno::EINVAL);
+    }
+    Ok(Some((file, segments)))
+}
+fn read_vector(cx: &mut Cx<'_>, what: (i32, u64, u64), at: Where, flags: u32) -> SysResult {
+    match vectored(cx, what, at, flags, false)? {
+        None => Ok(0),
+        Some((file, to)) => read_to(cx, &file, to, at, flags & RWF_NOWAIT != 0),
+    }
+}
+fn write_vector(cx: &mut Cx<'_>, what: (i32, u64, u64), at: Where, flags: u32) -> SysResult {
+    let Some((file, from)) = vectored(cx, what, at, flags, true)? else { return Ok(0) };
+    let mut at = at;
+    if flags & RWF_APPEND != 0 {
+        let end = file.attr()?.size;
+        match at {
+            Where::Here => file.with_position(|position| *position = end),
+            Where::At(_) => at = Where::At(end),
+        }
+    }
+    write_from(cx, &file, from, at, flags & RWF_NOWAIT != 0)
+}
+/// readv(2).
+pub fn readv(cx: &mut Cx<'_>, fd: i32, iov: u64, count: u64) -> SysResult {
+    read_vector(cx, (fd, iov, count), Where::Here, 0)
+}
+/// writev(2).
+pub fn writev(cx: &mut Cx<'_>, fd: i32, iov: u64, count: u64) -> SysResult {
+    write_vector(cx, (fd, iov, count), Where::Here, 0)
+}
+/// preadv(2); the high half of the offset is unused on 64 bits.
+pub fn preadv(cx: &mut Cx<'_>, fd: i32, iov: u64, count: u64, at: i64, _high: u64) -> SysResult {
+    read_vector(cx, (fd, iov, count), place(at)?, 0)
+}
+/// pwritev(2).
+pub fn pwritev(cx: &mut Cx<'_>, fd: i32, iov: u64, count: u64, at: i64, _high: u64) -> SysResult {
+    write_vector(cx, (fd, iov, count), place(at)?, 0)
+}
 fn place2(offset: i64) -> Result<Where, Errno> {
     if offset == -1 { Ok(Where::Here) } else { place(offset) }
 }
@@ -328,12 +362,7 @@ pub fn preadv2(
     _high: u64,
     flags: u32,
 ) -> SysResult {
-    if flags & !RWF_KNOWN != 0 {
-        return Err(Errno::EOPNOTSUPP.into());
-    }
-    let file = readable(cx, fd)?;
-    let segments = iovec(&cx.mm(), iov, count)?;
-    read_to(cx, &file, segments, place2(at)?, flags & RWF_NOWAIT != 0)
+    read_vector(cx, (fd, iov, count), place2(at)?, flags)
 }
 /// pwritev2(2).
 pub fn pwritev2(
@@ -345,42 +374,34 @@ pub fn pwritev2(
     _high: u64,
     flags: u32,
 ) -> SysResult {
-    if flags & !RWF_KNOWN != 0 {
-        return Err(Errno::EOPNOTSUPP.into());
-    }
-    let file = writable(cx, fd)?;
-    let segments = iovec(&cx.mm(), iov, count)?;
-    let mut at = place2(at)?;
-    if flags & RWF_APPEND != 0 {
-        at = Where::At(file.attr()?.size);
-    }
-    write_from(cx, &file, segments, at, flags & RWF_NOWAIT != 0)
+    write_vector(cx, (fd, iov, count), place2(at)?, flags)
 }
 /// lseek(2).
 pub fn lseek(cx: &mut Cx<'_>, fd: i32, offset: i64, whence: u32) -> SysResult {
+    const SEEK_MAX: u32 = 4;
     let file = file(cx, fd)?;
+    if whence > SEEK_MAX {
+        return Err(Errno::EINVAL.into());
+    }
     Ok(file.ops.seek(&file, offset, whence)?)
 }
 
 /// sendfile(2) through a buffer of the kernel's.
 pub fn sendfile(cx: &mut Cx<'_>, out: i32, from: i32, offset: u64, count: usize) -> SysResult {
-    let input = readable(cx, from)?;
-    let output = writable(cx, out)?;
-    if output.flags().contains(OpenFlags::APPEND) {
-        return Err(Errno::EINVAL.into());
-    }
-    if input.attr()?.is_dir() {
-        return Err(Errno::EINVAL.into());
-    }
-    let start = match offset {
-        0 => input.with_position(|p| *p),
-        addr => {
-            let at = cx.mm().read_obj::<u64>(addr)?;
-            positioned(cx, from)?;
-            at
-        }
+    let at = match offset {
+        0 => None,
+        addr => Some(cx.mm().read_obj::<u64>(addr)?),
     };
+    let input = readable(cx, from)?;
+    if at.is_some() && !input.positioned() {
+        return Err(Errno::ESPIPE.into());
+    }
+    let start = at.unwrap_or_else(|| input.with_position(|p| *p));
     if start.cast_signed() < 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let output = writable(cx, out)?;
+    if output.flags().contains(OpenFlags::APPEND) || input.attr()?.is_dir() {
         return Err(Errno::EINVAL.into());
     }
     let moved = copy(&input, start, &output, None, count.min(MAX_RW));
@@ -443,6 +464,20 @@ fn copy(
     Ok(done)
 }
 
+/// What copy_file_range(2) copies between (`generic_file_rw_checks()`).
+fn copyable(input: &OpenFile, output: &OpenFile) -> Result<(), Errno> {
+    let attrs = [input.attr()?, output.attr()?];
+    if attrs.iter().any(Attr::is_dir) {
+        return Err(Errno::EISDIR);
+    }
+    // The monitor's own streams keep their position on the host.
+    if !attrs.iter().all(Attr::is_regular) || input.path.is_none() || output.path.is_none() {
+        return Err(Errno::EINVAL);
+    }
+    let appends = output.flags().contains(OpenFlags::APPEND);
+    if !input.readable() || !output.writable() || appends { Err(Errno::EBADF) } else { Ok(()) }
+}
+
 /// copy_file_range(2).
 pub fn copy_file_range(
     cx: &mut Cx<'_>,
@@ -453,34 +488,19 @@ pub fn copy_file_range(
     count: usize,
     flags: u32,
 ) -> SysResult {
-    if flags != 0 {
-        return Err(Errno::EINVAL.into());
-    }
     let (input, output) = (file(cx, from)?, file(cx, to)?);
-    for file in [&input, &output] {
-        if file.attr()?.is_dir() {
-            return Err(Errno::EISDIR.into());
-        }
-    }
-    if !input.readable()
-        || !output.writable()
-        || output.flags().contains(OpenFlags::APPEND)
-        || input.flags().contains(OpenFlags::PATH)
-    {
-        return Err(Errno::EBADF.into());
-    }
-    for file in [&input, &output] {
-        let attr = file.attr()?;
-        // The monitor's own streams keep their position on the host.
-        if !attr.is_regular() || file.path.is_none() {
-            return Err(Errno::EINVAL.into());
-        }
-    }
     let position = |cx: &Cx<'_>, file: &OpenFile, addr: u64| match addr {
         0 => Ok(file.with_position(|p| *p)),
         addr => cx.mm().read_obj::<u64>(addr),
     };
     let (start, target) = (position(cx, &input, from_at)?, position(cx, &output, to_at)?);
+    if flags != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    copyable(&input, &output)?;
+    if [start, target].iter().any(|at| at.checked_add(count as u64).is_none()) {
+        return Err(Errno::EOVERFLOW.into());
+    }
     if start.cast_signed() < 0 || target.cast_signed() < 0 {
         return Err(Errno::EINVAL.into());
     }
@@ -527,10 +547,10 @@ pub fn syncfs(cx: &mut Cx<'_>, fd: i32) -> SysResult {
 }
 /// sync_file_range(2).
 pub fn sync_file_range(cx: &mut Cx<'_>, fd: i32, at: i64, len: i64, flags: u32) -> SysResult {
-    if at < 0 || len < 0 || flags & !7 != 0 {
+    let file = file(cx, fd)?;
+    if at < 0 || at.checked_add(len).is_none_or(|end| end < at) || flags & !7 != 0 {
         return Err(Errno::EINVAL.into());
     }
-    let file = file(cx, fd)?;
     let attr = file.attr()?;
     if file.path.is_none() || !(attr.is_regular() || attr.is_dir()) {
         return Err(Errno::ESPIPE.into());
@@ -601,11 +621,24 @@ fn check_size(cx: &Cx<'_>, attr: &Attr, len: u64) -> Result<(), Errno> {
 }
 /// fallocate(2).
 pub fn fallocate(cx: &mut Cx<'_>, fd: i32, mode: u32, at: i64, len: i64) -> SysResult {
-    let file = writable(cx, fd)?;
+    const KEEP_SIZE: u32 = 1;
+    const PUNCH_HOLE: u32 = 2;
+    let file = file(cx, fd)?;
     let at = u64::try_from(at).map_err(|_| Errno::EINVAL)?;
     let len = u64::try_from(len).ok().filter(|l| *l > 0).ok_or(Errno::EINVAL)?;
-    if mode & !0x7f != 0 {
+    // One operation at a time, and some go only with or without FALLOC_FL_KEEP_SIZE.
+    let (operation, keeps) = (mode & !KEEP_SIZE, mode & KEEP_SIZE != 0);
+    let consistent = match operation {
+        0 | 0x10 | 0x40 => true,
+        PUNCH_HOLE => keeps,
+        8 | 0x20 => !keeps,
+        _ => false,
+    };
+    if !consistent {
         return Err(Errno::EOPNOTSUPP.into());
+    }
+    if !file.writable() {
+        return Err(Errno::EBADF.into());
     }
     match file.attr()?.mode & crate::fs::inode::mode::FMT {
         crate::fs::inode::mode::REG => {}
@@ -613,8 +646,9 @@ pub fn fallocate(cx: &mut Cx<'_>, fd: i32, mode: u32, at: i64, len: i64) -> SysR
         crate::fs::inode::mode::DIR => return Err(Errno::EISDIR.into()),
         _ => return Err(Errno::ENODEV.into()),
     }
-    if mode & 1 == 0 {
-        check_size(cx, &file.attr()?, at.saturating_add(len))?;
+    let end = at.checked_add(len).filter(|end| *end <= MAX_SIZE).ok_or(Errno::EFBIG)?;
+    if operation == 0 {
+        check_size(cx, &file.attr()?, end)?;
     }
     file.ops.allocate(&file, mode, at, len)?;
     told(cx, &file, Events::MODIFY);
@@ -653,7 +687,8 @@ pub fn ioctl(cx: &mut Cx<'_>, fd: i32, command: u32, arg: u64) -> SysResult {
             crate::fs::async_io::Async::follow(cx.kernel(), &file, fd);
         }
         FIONREAD if file.path.is_some() && file.attr()?.is_regular() => {
-            let left = file.attr()?.size.saturating_sub(file.with_position(|p| *p));
+            // Negative beyond the end.
+            let left = file.attr()?.size.wrapping_sub(file.with_position(|p| *p));
             cx.mm().write_obj(arg, &left.low_i32())?;
         }
         FIGETBSZ => {

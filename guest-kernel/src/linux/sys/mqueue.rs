@@ -44,13 +44,16 @@ fn name(cx: &Cx<'_>, addr: u64) -> Result<Vec<u8>, Errno> {
 
 /// mq_open(2).
 pub fn mq_open(cx: &mut Cx<'_>, addr: u64, flags: u32, mode: u32, attr: u64) -> SysResult {
+    let given: MqAttr = match attr {
+        0 => MqAttr::default(),
+        attr => cx.mm().read_obj(attr)?,
+    };
     let name = name(cx, addr)?;
     let flags = OpenFlags::from_bits_truncate(flags);
     let create = flags.contains(OpenFlags::CREAT);
     let size = if create && attr != 0 {
-        let attr: MqAttr = cx.mm().read_obj(attr)?;
         let word = |n: i64| usize::try_from(n).map_err(|_| Errno::EINVAL);
-        Some(Size { messages: word(attr.maxmsg)?, bytes: word(attr.msgsize)? })
+        Some(Size { messages: word(given.maxmsg)?, bytes: word(given.msgsize)? })
     } else {
         None
     };
@@ -74,7 +77,8 @@ pub fn mq_open(cx: &mut Cx<'_>, addr: u64, flags: u32, mode: u32, attr: u64) -> 
     let queue = kernel.ipc.mqueues.open(&name, &ask, &cx.task.creds())?;
     let kept = flags & (OpenFlags::WRONLY | OpenFlags::RDWR | OpenFlags::NONBLOCK);
     let file = OpenFile::new(Arc::new(MqFile(queue)), kept);
-    Ok(ret_i32(cx.install(file, flags.contains(OpenFlags::CLOEXEC))?))
+    // Always close-on-exec, asked for or not.
+    Ok(ret_i32(cx.install(file, true)?))
 }
 
 /// mq_unlink(2).
@@ -180,6 +184,7 @@ pub fn mq_timedreceive(
 pub fn mq_notify(cx: &mut Cx<'_>, fd: i32, event: u64) -> SysResult {
     const SIGNAL: i32 = 0;
     const NONE: i32 = 1;
+    const THREAD: i32 = 2;
     let wanted = match event {
         0 => None,
         addr => {
@@ -188,8 +193,12 @@ pub fn mq_notify(cx: &mut Cx<'_>, fd: i32, event: u64) -> SysResult {
             let signal = match notify {
                 NONE => None,
                 SIGNAL => {
-                    let signal = u8::try_from(signal).ok().filter(|s| (1..=64).contains(s));
+                    let signal = u8::try_from(signal).ok().filter(|s| *s <= 64);
                     Some(signal.ok_or(Errno::EINVAL)?)
+                }
+                THREAD => {
+                    cx.mm().read_obj::<[u8; 32]>(value)?;
+                    return Err(Errno::EINVAL.into());
                 }
                 _ => return Err(Errno::EINVAL.into()),
             };

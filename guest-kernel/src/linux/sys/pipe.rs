@@ -23,7 +23,9 @@ pub fn pipe2(cx: &mut Cx<'_>, fds: u64, flags: u32) -> SysResult {
         return Err(Errno::EINVAL.into());
     }
     let cloexec = flags.contains(OpenFlags::CLOEXEC);
-    let (reader, writer) = Pipe::pair(cx.kernel().fresh_id(), flags);
+    let creds = cx.task.creds();
+    let owner = (creds.fsuid, creds.fsgid);
+    let (reader, writer) = Pipe::pair(cx.kernel().fresh_id(), owner, flags);
     let first = cx.install(reader, cloexec)?;
     let second = match cx.install(writer, cloexec) {
         Ok(fd) => fd,

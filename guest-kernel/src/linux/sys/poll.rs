@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::epoll::millis;
+use super::{epoll::millis, path::file};
 use crate::{
     call::Cx,
     error::{Errno, Restart, Stop, SysResult, Wait},
@@ -101,7 +101,6 @@ fn poll_for(cx: &mut Cx<'_>, fds: u64, count: u32, timeout: Option<Duration>) ->
     let mm = cx.mm();
     let mut list = vec![PollFd::default(); count.size()];
     mm.read_bytes(fds, list.as_mut_bytes())?;
-    let files = cx.files();
     let mut queues = Vec::new();
     let mut ready_count = 0;
     for entry in &mut list {
@@ -109,7 +108,7 @@ fn poll_for(cx: &mut Cx<'_>, fds: u64, count: u32, timeout: Option<Duration>) ->
         if entry.fd < 0 {
             continue;
         }
-        let ready = match files.get(entry.fd) {
+        let ready = match file(cx, entry.fd) {
             Err(_) => Ready::NVAL,
             Ok(file) => {
                 queues.extend(file.ops.queue());
@@ -191,7 +190,6 @@ fn select_for(cx: &mut Cx<'_>, count: i32, sets: [u64; 3], timeout: Option<Durat
             mm.read_bytes(addr, set)?;
         }
     }
-    let files = cx.files();
     let mut queues = Vec::new();
     let mut result = [vec![0u8; bytes], vec![0u8; bytes], vec![0u8; bytes]];
     let mut ready_count = 0;
@@ -200,7 +198,7 @@ fn select_for(cx: &mut Cx<'_>, count: i32, sets: [u64; 3], timeout: Option<Durat
         if wanted.iter().all(|set| set[byte] & bit == 0) {
             continue;
         }
-        let file = files.get(fd.low_i32())?;
+        let file = file(cx, fd.low_i32())?;
         queues.extend(file.ops.queue());
         let ready = file.ops.poll(&file);
         for ((want, got), class) in wanted.iter().zip(&mut result).zip(SETS) {

@@ -9,6 +9,7 @@ use crate::{
     fs::{
         file::{OpenFile, OpenFlags},
         inode::{Actor, mode},
+        nameless::Nameless,
         perm, vfs,
     },
     linux::sockaddr,
@@ -78,7 +79,9 @@ fn install(
     ops: Arc<dyn Protocol>,
     flags: u32,
 ) -> Result<i32, Errno> {
-    let socket = Socket { id: cx.kernel().fresh_id(), family, kind, protocol, ops };
+    let (id, creds) = (cx.kernel().fresh_id(), cx.task.creds());
+    let nameless = Nameless::new(id, mode::SOCK | 0o777, (creds.fsuid, creds.fsgid));
+    let socket = Socket { id, nameless, family, kind, protocol, ops };
     let flags = OpenFlags::from_bits_truncate(flags & TYPE_FLAGS);
     let file = OpenFile::new(Arc::new(socket), flags | OpenFlags::RDWR);
     cx.install(file, flags.contains(OpenFlags::CLOEXEC))

@@ -7,6 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::time::{ABSTIME, Clock, RawTime};
 use crate::{
     call::Cx,
+    creds::cap,
     error::{Errno, SysResult},
     fs::file::{OpenFile, OpenFlags},
     num::ret_i32,
@@ -159,6 +160,9 @@ pub fn timerfd_create(cx: &mut Cx<'_>, clock: i32, flags: u32) -> SysResult {
         1 | 7 | 9 => false,
         _ => return Err(Errno::EINVAL.into()),
     };
+    if matches!(clock, 8 | 9) && !cx.task.creds().capable(cap::WAKE_ALARM) {
+        return Err(Errno::EPERM.into());
+    }
     let fd = TimerFd::new(cx.kernel(), realtime);
     let file = OpenFile::new(fd, open | OpenFlags::RDWR);
     Ok(ret_i32(cx.install(file, open.contains(OpenFlags::CLOEXEC))?))
