@@ -291,7 +291,7 @@ impl<'a> Job<'a> {
         let setup = |slow| Setup { place: run.place, seed: Some(seed), slow };
         Job {
             run,
-            generator: Generator { descs: run.descs, choices: &run.choices, rng: Rng::new(seed) },
+            generator: Generator { descs: run.descs, choices: &run.choices, rng: Rng::new(seed), heavy: false },
             crew: Crew::new(setup(1), run.descs),
             patient: Crew::new(setup(replay::SLOW), run.descs),
             doubts: HashMap::new(),
@@ -332,7 +332,13 @@ impl<'a> Job<'a> {
         let all = corpus.programs();
         let recent = &all[all.len().saturating_sub(64)..];
         let from = if rng.chance(1, 2) { recent } else { all };
-        let base = rng.pick(from).clone();
+        let mut base = rng.pick(from).clone();
+        for _ in 0..4 {
+            // Heavy programs are often new, and slow.
+            if needs::of(&base, self.run.descs).fresh && !rng.chance(1, 8) {
+                base = rng.pick(from).clone();
+            }
+        }
         let other = rng.pick(all).clone();
         drop(corpus);
         self.generator.mutate(&base, Some(&other))
@@ -445,8 +451,14 @@ impl<'a> Job<'a> {
                 targets: &targets,
             };
             small = trial.minimize(&small, &signature)?;
-            if let Some(finding) = trial.show(&small, 2)? {
-                shown = finding;
+            match trial.show(&small, 2)? {
+                Some(finding) => shown = finding,
+                // A crash that comes now and then is one all the same; a difference may be chance.
+                None if matches!(shown, Finding::Differ { .. }) => {
+                    run.unsteady.fetch_add(1, Ordering::Relaxed);
+                    return Ok(());
+                }
+                None => {}
             }
         }
         let at = run.started.elapsed().as_secs_f64();

@@ -23,6 +23,10 @@ pub struct Choices {
     calls: Vec<usize>,
     /// The same by family.
     families: Vec<Vec<usize>>,
+    /// The same without calls that need a process of their own.
+    light: Vec<usize>,
+    /// Those by family.
+    light_families: Vec<Vec<usize>>,
 }
 
 impl Choices {
@@ -31,12 +35,21 @@ impl Choices {
     pub fn new(descs: &Descs, enabled: &dyn Fn(&Desc) -> bool) -> Choices {
         let mut calls = Vec::new();
         let mut families = vec![Vec::new(); descs.families()];
+        let (mut light, mut light_families) = (calls.clone(), families.clone());
         for (index, desc) in descs.iter().filter(|(_, desc)| enabled(desc)) {
             let weight = if needs::is_rare(desc.call()) { 1 } else { 8 };
             calls.extend(std::iter::repeat_n(index, weight));
             families[desc.family].extend(std::iter::repeat_n(index, weight));
+            if !needs::is_fresh(desc.call()) {
+                light.extend(std::iter::repeat_n(index, weight));
+                light_families[desc.family].extend(std::iter::repeat_n(index, weight));
+            }
         }
-        Choices { calls, families }
+        if light.is_empty() {
+            light.clone_from(&calls);
+            light_families.clone_from(&families);
+        }
+        Choices { calls, families, light, light_families }
     }
     /// How many descriptions there are in it.
     #[must_use]
@@ -48,15 +61,17 @@ impl Choices {
     pub fn is_empty(&self) -> bool {
         self.calls.is_empty()
     }
-    fn pick(&self, rng: &mut Rng, program: &Program, descs: &Descs) -> usize {
+    fn pick(&self, rng: &mut Rng, program: &Program, descs: &Descs, heavy: bool) -> usize {
+        let (calls, families) =
+            if heavy { (&self.calls, &self.families) } else { (&self.light, &self.light_families) };
         if rng.chance(2, 3) && !program.calls.is_empty() {
             // What goes together stands in one family.
-            let near = &self.families[descs.get(rng.pick(&program.calls).desc).family];
+            let near = &families[descs.get(rng.pick(&program.calls).desc).family];
             if !near.is_empty() {
                 return *rng.pick(near);
             }
         }
-        *rng.pick(&self.calls)
+        *rng.pick(calls)
     }
 }
 
@@ -68,53 +83,82 @@ pub struct Generator<'a> {
     pub choices: &'a Choices,
     /// By this chance.
     pub rng: Rng,
+    /// The program in hand may have what needs a process of its own: a few do, for those cost as much as a
+    /// hundred others.
+    pub heavy: bool,
 }
+
+/// One program in so many may be heavy.
+const LIGHT: usize = 32;
 
 /// What a program has at a place: results by kind, and memory that is still free.
 struct Scope {
     results: Vec<(u32, &'static str, usize)>,
     next: u32,
+    /// Where the next buffer lies.
     memory: u64,
+    /// Where the next one among the buffers does.
+    low: u64,
 }
 
 impl Scope {
     /// Before the call with index `at`.
     fn new(program: &Program, descs: &Descs, at: usize) -> Scope {
-        let mut scope = Scope { results: Vec::new(), next: program.results(), memory: 0 };
+        let mut scope = Scope { results: Vec::new(), next: program.results(), memory: 0, low: 0 };
         for (index, call) in program.calls.iter().enumerate() {
-            call.walk(&mut |arg| {
-                if let Arg::Pointer(offset, _) = arg
-                    && *offset < BUFFERS
-                {
-                    scope.memory = scope.memory.max(offset + 0x40);
-                }
-                if let (Arg::Define(number, _), true) = (arg, index < at) {
-                    scope.results.push((*number, "fd", call.desc));
-                }
-            });
+            for (arg, kind) in call.args.iter().zip(&descs.get(call.desc).args) {
+                let written = match kind {
+                    Type::Pointer(_, to) => to.size() as u64,
+                    _ => 0,
+                };
+                arg.walk(&mut |arg| match arg {
+                    Arg::Pointer(offset, to) if *offset < BUFFERS => {
+                        let len = to.as_ref().map_or(0, |to| length(to)).max(written).max(1);
+                        scope.memory = scope.memory.max((offset + len).next_multiple_of(0x40));
+                    }
+                    Arg::Define(number, _) if index < at => {
+                        scope.results.push((*number, "fd", call.desc))
+                    }
+                    _ => {}
+                });
+            }
             if let (Some(number), Some(kind), true) =
                 (call.result, descs.get(call.desc).returns, index < at)
             {
                 scope.results.push((number, kind, call.desc));
             }
         }
+        scope.low = scope.memory;
         scope
     }
     fn place(&mut self, len: u64) -> u64 {
         let at = self.memory;
         let end = (at + len.max(1)).next_multiple_of(0x40);
-        if end > BUFFERS {
+        if at < BUFFERS && end > BUFFERS {
             self.memory = 0;
             return self.place(len.min(0x1000));
         }
-        self.memory = end;
+        // A place among the pages is for one buffer only.
+        if at < BUFFERS {
+            self.memory = end;
+            self.low = end;
+        } else {
+            self.memory = self.low;
+        }
         at
     }
 }
 
 impl Generator<'_> {
+    /// Decides what kind of program comes next, one like `base`.
+    pub fn begin(&mut self, base: &Program) {
+        let fresh = needs::of(base, self.descs).fresh;
+        // A heavy one's children would be all heavy, and soon the whole corpus.
+        self.heavy = if fresh { self.rng.chance(1, 2) } else { self.rng.chance(1, LIGHT) };
+    }
     /// A new program.
     pub fn program(&mut self) -> Program {
+        self.heavy = self.rng.chance(1, LIGHT);
         let mut program = Program::default();
         let count = 1 + self.rng.below(FRESH_CALLS);
         while program.calls.len() < count {
@@ -126,7 +170,7 @@ impl Generator<'_> {
     }
     /// Puts a new call, and what it needs before it, at index `at`.
     pub fn insert(&mut self, program: &mut Program, at: usize) {
-        let desc = self.choices.pick(&mut self.rng, program, self.descs);
+        let desc = self.choices.pick(&mut self.rng, program, self.descs, self.heavy);
         self.place(program, at, desc, 0);
     }
     /// Makes the arguments of the call at `at` anew.
@@ -166,7 +210,7 @@ impl Generator<'_> {
             scope.next += 1;
             scope.next - 1
         });
-        let is_async = self.rng.chance(1, 200);
+        let is_async = self.heavy && self.rng.chance(1, 10);
         program.calls.insert(at, Call { desc, args, result, is_async, expect: None });
     }
     /// What was made by `maker` is likely of use to `user`.
@@ -189,7 +233,8 @@ impl Generator<'_> {
                 "socket$udp",
             ],
             "fd" => named,
-            "pid" => &["clone$fork", "getpid"],
+            "pid" if self.heavy => &["clone$fork", "getpid"],
+            "pid" => &["getpid"],
             "timer" => &["timer_create"],
             "watch" => &["inotify_add_watch"],
             "shm" => &["shmget$private"],
@@ -266,6 +311,8 @@ impl Generator<'_> {
                 ]));
             }
             3 => return Arg::Pointer(PAGES + 0xfff0, None),
+            // What programs unmap and protect is also used.
+            4 | 5 => scope.memory = PAGES + 0x1000 * self.rng.below(16) as u64,
             _ => {}
         }
         match (way, to) {

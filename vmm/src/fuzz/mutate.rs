@@ -12,6 +12,7 @@ impl Generator<'_> {
     /// Another program much like `program`; `other` may lend calls.
     pub fn mutate(&mut self, program: &Program, other: Option<&Program>) -> Program {
         let mut new = program.clone();
+        self.begin(program);
         for _ in 0..=self.rng.below(3) {
             match self.rng.below(10) {
                 0..=3 if new.calls.len() < LONG => {
@@ -22,7 +23,9 @@ impl Generator<'_> {
                     let at = self.rng.below(new.calls.len());
                     new.remove(at);
                 }
-                5 if let Some(other) = other => splice(&mut new, other),
+                5 if let Some(other) = other.filter(|other| self.heavy || !super::needs::of(other, self.descs).fresh) => {
+                    splice(&mut new, other);
+                }
                 6 if !new.calls.is_empty() => {
                     let at = self.rng.below(new.calls.len());
                     self.again(&mut new, at);

@@ -258,6 +258,12 @@ pub fn is_native(call: &str) -> bool {
     !NOT_NATIVE.contains(&call)
 }
 
+/// Needs a process of its own.
+#[must_use]
+pub fn is_fresh(call: &str) -> bool {
+    FRESH.contains(&call)
+}
+
 /// To be made now and then only.
 #[must_use]
 pub fn is_rare(call: &str) -> bool {
@@ -281,6 +287,9 @@ const VARYING: &[(&str, &str)] = &[
     ("clock_getres", "memory"),
     ("getcpu", "memory"),
     ("sched_rr_get_interval", "memory"),
+    ("adjtimex", "memory"),
+    ("clock_adjtime", "memory"),
+    ("sysinfo", "memory"),
     ("getdents", "memory"),
     ("getdents64", "memory"),
 ];
