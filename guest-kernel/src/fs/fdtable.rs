@@ -68,6 +68,16 @@ impl FdTable {
         slots[index] = Some(Entry { file, cloexec });
         Ok(index.low_i32())
     }
+    /// The two lowest free numbers, which the next two [`FdTable::install`]s get if nobody is quicker.
+    ///
+    /// # Errors
+    /// EMFILE.
+    pub fn free_pair(&self, limit: u64) -> Result<[i32; 2], Errno> {
+        let slots = self.slots();
+        let mut free = (0..).filter(|i| slots.get(*i).is_none_or(Option::is_none));
+        let mut next = || free.next().filter(|i| (*i as u64) < limit).ok_or(Errno::EMFILE);
+        Ok([next()?.low_i32(), next()?.low_i32()])
+    }
     /// Puts `file` at exactly `fd`; what was there comes back, to be dropped outside the lock.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{path::file, socket};
+use super::{path::file, signal::raise, socket};
 use crate::{
     call::Cx,
     error::{Errno, Stop, SysResult, Wait},
@@ -20,7 +20,7 @@ use crate::{
     net::Socket,
     num::Word,
     platform::USER_END,
-    signal::{SigInfo, number},
+    signal::number,
     task::process::rlimit,
 };
 
@@ -167,7 +167,7 @@ fn within_limit(cx: &Cx<'_>, file: &OpenFile, at: Where, want: usize) -> Result<
         Where::Here => file.with_position(|p| *p),
     };
     if start >= limit && want > 0 {
-        cx.task.send(SigInfo::kernel(number::SIGXFSZ));
+        raise(cx, number::SIGXFSZ);
         return Err(Errno::EFBIG);
     }
     Ok(want.min((limit - start).size()))
@@ -215,7 +215,7 @@ pub(super) fn write_from(
             wait_to_write(cx, file, false)
         }
         Err(Errno::EPIPE) => {
-            cx.task.send(SigInfo::kernel(number::SIGPIPE));
+            raise(cx, number::SIGPIPE);
             if done > 0 { Ok(done as u64) } else { Err(Errno::EPIPE.into()) }
         }
         Err(Errno::EAGAIN) => wait_to_write(cx, file, nowait || file.nonblock()),
@@ -387,7 +387,7 @@ pub fn sendfile(cx: &mut Cx<'_>, out: i32, from: i32, offset: u64, count: usize)
     let moved = match moved {
         Err(Errno::ESPIPE) => Err(Errno::EINVAL),
         Err(Errno::EPIPE) => {
-            cx.task.send(SigInfo::kernel(number::SIGPIPE));
+            raise(cx, number::SIGPIPE);
             Err(Errno::EPIPE)
         }
         other => other,
@@ -594,7 +594,7 @@ pub fn truncate(cx: &mut Cx<'_>, addr: u64, len: i64) -> SysResult {
 /// RLIMIT_FSIZE holds for files that grow.
 fn check_size(cx: &Cx<'_>, attr: &Attr, len: u64) -> Result<(), Errno> {
     if len > attr.size && len > cx.task.process.limit(rlimit::FSIZE) {
-        cx.task.send(SigInfo::kernel(number::SIGXFSZ));
+        raise(cx, number::SIGXFSZ);
         return Err(Errno::EFBIG);
     }
     Ok(())

@@ -7,6 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{
     poll::read_timespec,
+    signal::raise,
     socket::{file_of, find_path, socket_of, wait, who},
 };
 use crate::{
@@ -24,7 +25,7 @@ use crate::{
         addr::{Addr, Outgoing, Receive, Received, Ucred, UnixName},
     },
     num::Word,
-    signal::{SigFields, SigInfo, number::SIGPIPE},
+    signal::number::SIGPIPE,
 };
 
 bitflags! {
@@ -63,6 +64,8 @@ struct MsgHdr {
     pad2: u32,
 }
 
+/// MSG_CMSG_COMPAT: the kernel's own, which programs may not pass to the calls that take a `msghdr`.
+const COMPAT: u32 = 0x8000_0000;
 /// `sizeof(struct mmsghdr)`: a msghdr, an `unsigned int`, padding.
 const MMSG: u64 = 64;
 /// UIO_MAXIOV.
@@ -193,9 +196,7 @@ fn send(
         Err(Errno::EAGAIN) if nonblock && done > 0 => Ok(done),
         Err(Errno::EPIPE) if socket.kind != Kind::Datagram && done == 0 => {
             if !flags.contains(Flags::NOSIGNAL) {
-                let from = who(cx);
-                let fields = SigFields::Kill { pid: from.pid, uid: cx.task.creds().uid };
-                cx.task.send(SigInfo { signal: SIGPIPE, code: 0, errno: 0, fields });
+                raise(cx, SIGPIPE);
             }
             Err(Errno::EPIPE)
         }
@@ -220,19 +221,14 @@ pub fn sendto(
     addr: u64,
     addr_len: i32,
 ) -> SysResult {
+    let list = segment(buf, len)?;
     let file = file_of(cx, fd)?;
     let socket = socket_of(&file)?;
     let mut out = outgoing(cx, socket);
-    if addr != 0 && addr_len != 0 {
-        out.to = destination(sockaddr::read(cx, addr, addr_len, socket.family)?, socket);
+    if addr != 0 {
+        out.to = sockaddr::decode_destination(&sockaddr::read(cx, addr, addr_len)?, socket)?;
     }
-    send(cx, &file, segment(buf, len)?, flags, out)
-}
-
-/// A destination, unless the socket does not look at one.
-fn destination(addr: Addr, socket: &Socket) -> Option<Addr> {
-    let tcp = socket.kind == Kind::Stream && socket.family != Family::Unix;
-    (addr != Addr::Unspec && !tcp).then_some(addr)
+    send(cx, &file, list, flags, out)
 }
 
 fn send_one(cx: &mut Cx<'_>, file: &Arc<OpenFile>, header: u64, flags: u32) -> SysResult {
@@ -240,7 +236,9 @@ fn send_one(cx: &mut Cx<'_>, file: &Arc<OpenFile>, header: u64, flags: u32) -> S
     let socket = socket_of(file)?;
     let mut out = outgoing(cx, socket);
     if msg.name != 0 && msg.name_len != 0 {
-        out.to = destination(sockaddr::read(cx, msg.name, msg.name_len, socket.family)?, socket);
+        // Unlike sendto(2), what is too long is cut.
+        let name = sockaddr::read(cx, msg.name, msg.name_len.min(sockaddr::STORAGE))?;
+        out.to = sockaddr::decode_destination(&name, socket)?;
     }
     if msg.control != 0 && msg.control_len > 0 {
         read_control(cx, msg.control, msg.control_len, &mut out)?;
@@ -249,8 +247,13 @@ fn send_one(cx: &mut Cx<'_>, file: &Arc<OpenFile>, header: u64, flags: u32) -> S
     send(cx, file, list, flags, out)
 }
 
+fn no_compat(flags: u32) -> Result<(), Errno> {
+    if flags & COMPAT == 0 { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
 /// sendmsg(2).
 pub fn sendmsg(cx: &mut Cx<'_>, fd: i32, header: u64, flags: u32) -> SysResult {
+    no_compat(flags)?;
     let file = file_of(cx, fd)?;
     send_one(cx, &file, header, flags)
 }
@@ -265,6 +268,7 @@ fn batch_done(cx: &mut Cx<'_>) -> u32 {
 
 /// sendmmsg(2).
 pub fn sendmmsg(cx: &mut Cx<'_>, fd: i32, headers: u64, count: u32, flags: u32) -> SysResult {
+    no_compat(flags)?;
     let file = file_of(cx, fd)?;
     let count = count.min(1024);
     for nth in batch_done(cx)..count {
@@ -334,14 +338,12 @@ pub fn recvfrom(
     addr: u64,
     addr_len: u64,
 ) -> SysResult {
+    let list = segment(buf, len)?;
     let file = file_of(cx, fd)?;
     let flags = Flags::from_bits_truncate(flags);
-    let got = receive(cx, &file, segment(buf, len)?, flags)?;
+    let got = receive(cx, &file, list, flags)?;
     if addr != 0 {
-        match &got.from {
-            Some(from) => sockaddr::write(cx, from, addr, addr_len)?,
-            None => cx.mm().write_obj(addr_len, &0i32)?,
-        }
+        sockaddr::write(cx, got.from.as_ref(), addr, addr_len)?;
     }
     Ok(result(&got, flags))
 }
@@ -480,6 +482,7 @@ fn recv_one(cx: &mut Cx<'_>, file: &Arc<OpenFile>, header: u64, flags: Flags) ->
 
 /// recvmsg(2).
 pub fn recvmsg(cx: &mut Cx<'_>, fd: i32, header: u64, flags: u32) -> SysResult {
+    no_compat(flags)?;
     let file = file_of(cx, fd)?;
     recv_one(cx, &file, header, Flags::from_bits_truncate(flags))
 }
@@ -493,6 +496,7 @@ pub fn recvmmsg(
     flags: u32,
     timeout: u64,
 ) -> SysResult {
+    no_compat(flags)?;
     let limit = if timeout == 0 { None } else { Some(read_timespec(cx, timeout)?) };
     let file = file_of(cx, fd)?;
     let mut flags = Flags::from_bits_truncate(flags);

@@ -266,14 +266,7 @@ impl Protocol for TcpSocket {
             return Err(Errno::EPIPE);
         }
         if out.urgent {
-            let mut bytes = vec![0; src.left().min(WINDOW)];
-            let n = src.take(&mut bytes)?;
-            let Some((last, before)) = bytes[..n].split_last() else { return Ok(0) };
-            let mut plain = Outgoing::default();
-            let mut src = Source::kernel(before);
-            link.outbox.send(&mut src, &mut plain, None, None, &self.end.queue)?;
-            link.outbox.send_urgent(*last);
-            return Ok(n);
+            return link.outbox.send_with_urgent(src, &mut Outgoing::default(), &self.end.queue);
         }
         if link.outbox.is_deaf() {
             // The other end is closed: it answers this with a reset, which the next send hears of.
@@ -293,9 +286,7 @@ impl Protocol for TcpSocket {
             return Err(Errno::ENOTCONN);
         }
         if how.urgent {
-            let byte = self.inbox.recv_urgent(how.peek)?;
-            let stored = dst.put(&[byte])?;
-            return Ok(Received { stored, full: 1, urgent: true, ..Received::default() });
+            return self.inbox.recv_urgent(dst, how.peek);
         }
         if !self.inbox.has_data() {
             self.end.check()?;

@@ -310,7 +310,7 @@ impl Protocol for UnixSocket {
         self.connect_to(addr, how)
     }
     fn send(&self, src: &mut Source<'_>, out: &mut Outgoing) -> Result<usize, Errno> {
-        if out.urgent {
+        if out.urgent && (self.kind != Kind::Stream || src.left() == 0) {
             return Err(Errno::EOPNOTSUPP);
         }
         if self.is_datagram() {
@@ -324,14 +324,20 @@ impl Protocol for UnixSocket {
         if self.kind == Kind::SeqPacket && src.left() > self.end.options().send_buffer - 32 {
             return Err(Errno::EMSGSIZE);
         }
+        if out.urgent {
+            return link.outbox.send_with_urgent(src, out, &self.end.queue);
+        }
         link.outbox.send(src, out, None, None, &self.end.queue)
     }
     fn recv(&self, dst: &mut Sink<'_>, mut how: Receive) -> Result<Received, Errno> {
-        if how.urgent {
-            return Err(Errno::EOPNOTSUPP);
-        }
         if !self.is_datagram() && self.link.get().is_none() {
             return Err(if self.kind == Kind::Stream { Errno::EINVAL } else { Errno::ENOTCONN });
+        }
+        if how.urgent {
+            return match self.kind {
+                Kind::Stream => self.inbox.recv_urgent(dst, how.peek),
+                _ => Err(Errno::EOPNOTSUPP),
+            };
         }
         how.creds |= self.end.options().pass_cred;
         if !self.inbox.has_data() {
@@ -407,6 +413,9 @@ impl Protocol for UnixSocket {
         if self.inbox.has_data() {
             ready |= read_ready;
         }
+        if self.inbox.has_urgent() {
+            ready |= Ready::PRI;
+        }
         if self.is_datagram() {
             let peer = self.state().peer.clone().and_then(|p| p.upgrade());
             if peer.is_none_or(|p| p.inbox.is_writable(1, &self.end.queue)) {
@@ -442,6 +451,9 @@ impl Protocol for UnixSocket {
     }
     fn unsent_bytes(&self) -> usize {
         self.link.get().map_or(0, |link| link.outbox.bytes())
+    }
+    fn at_mark(&self) -> bool {
+        self.inbox.at_mark()
     }
     fn is_listening(&self) -> bool {
         self.state().listener.is_some()
