@@ -90,13 +90,16 @@ fn wait_for(
     max: i32,
     timeout: Option<Duration>,
 ) -> SysResult {
+    let set = cx.files().get(epfd)?;
     if !(1..=MAX_EVENTS).contains(&max) {
         return Err(Errno::EINVAL.into());
     }
-    let set = cx.files().get(epfd)?;
-    let epoll = set.downcast::<Epoll>().ok_or(Errno::EINVAL)?;
     let mm = cx.mm();
     let size = size_of::<EpollEvent>() as u64;
+    if !mm.in_user_range(events, u64::from(max.cast_unsigned()) * size) {
+        return Err(Errno::EFAULT.into());
+    }
+    let epoll = set.downcast::<Epoll>().ok_or(Errno::EINVAL)?;
     let count = epoll.collect(usize::try_from(max).unwrap_or(0), |nth, ready, data| {
         let at = events.checked_add(nth as u64 * size).ok_or(Errno::EFAULT)?;
         mm.write_obj(at, &EpollEvent { events: ready.bits(), data })

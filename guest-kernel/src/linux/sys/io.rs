@@ -17,7 +17,7 @@ use crate::{
         perm,
     },
     mm::Mm,
-    net::Socket,
+    net::{Kind, Socket},
     num::Word,
     platform::USER_END,
     signal::number,
@@ -215,7 +215,10 @@ pub(super) fn write_from(
             wait_to_write(cx, file, false)
         }
         Err(Errno::EPIPE) => {
-            raise(cx, number::SIGPIPE);
+            // Sockets that keep messages apart leave it at the error.
+            if file.downcast::<Socket>().is_none_or(|socket| socket.kind == Kind::Stream) {
+                raise(cx, number::SIGPIPE);
+            }
             if done > 0 { Ok(done as u64) } else { Err(Errno::EPIPE.into()) }
         }
         Err(Errno::EAGAIN) => wait_to_write(cx, file, nowait || file.nonblock()),

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use super::{
     socket::{file_of, socket_of},
-    sockopt_known::{Setting, readable, setting},
+    sockopt_known::{Setting, is_privileged, readable, setting},
 };
 use crate::{
     call::Cx,
+    creds::cap,
     error::{Errno, SysResult},
     net::{
         Family, Kind, Socket,
@@ -75,7 +76,7 @@ pub fn setsockopt(
     match level {
         SOL_SOCKET => set_socket(cx, socket, name, int, &bytes)?,
         SOL_NETLINK => set_netlink(socket, name, int)?,
-        _ => set_inet(socket, level, name, int, &bytes)?,
+        _ => set_inet(cx, socket, level, name, int, &bytes)?,
     }
     socket.ops.options_changed();
     Ok(0)
@@ -118,6 +119,9 @@ fn set_socket(
     let mut options = socket.ops.endpoint().options();
     match name {
         so::REUSEADDR => options.reuse_addr = on,
+        so::REUSEPORT if on && !matches!(socket.family, Family::V4 | Family::V6) => {
+            return Err(Errno::EOPNOTSUPP);
+        }
         so::REUSEPORT => options.reuse_port = on,
         so::KEEPALIVE => options.keep_alive = on,
         so::BROADCAST => options.broadcast = on,
@@ -142,12 +146,12 @@ fn set_socket(
         so::RCVTIMEO => options.recv_timeout = time(bytes)?,
         so::SNDTIMEO => options.send_timeout = time(bytes)?,
         so::PRIORITY if !(0..=6).contains(&value) => {
-            if !cx.task.creds().capable(crate::creds::cap::NET_ADMIN) {
+            if !cx.task.creds().capable(cap::NET_ADMIN) {
                 return Err(Errno::EPERM);
             }
             options.stored.insert((SOL_SOCKET, name), value);
         }
-        so::MARK if !cx.task.creds().capable(crate::creds::cap::NET_ADMIN) => {
+        so::MARK if !cx.task.creds().capable(cap::NET_ADMIN) => {
             return Err(Errno::EPERM);
         }
         so::TYPE
@@ -232,6 +236,7 @@ fn time(bytes: &[u8]) -> Result<Option<Duration>, Errno> {
 }
 
 fn set_inet(
+    cx: &Cx<'_>,
     socket: &Socket,
     level: i32,
     name: i32,
@@ -239,6 +244,9 @@ fn set_inet(
     bytes: &[u8],
 ) -> Result<(), Errno> {
     let value = int.or_else(|| bytes.first().map(|b| i32::from(*b)));
+    if is_privileged(level, name, value.unwrap_or(0)) && !cx.task.creds().capable(cap::NET_ADMIN) {
+        return Err(Errno::EPERM);
+    }
     let mut options = socket.ops.endpoint().options();
     match (level, name) {
         // IPV6_V6ONLY, before bind only.

@@ -138,6 +138,15 @@ impl TcpSocket {
         server.end.queue.wake();
         Ok(())
     }
+    /// Forgets the connections nobody has accepted; false if it did not listen.
+    fn stop_listening(&self) -> bool {
+        let Some(listener) = self.state().listener.take() else { return false };
+        for child in listener.ready {
+            child.close();
+        }
+        self.end.queue.wake();
+        true
+    }
     /// Ends both directions at once (RST).
     fn reset(&self) {
         self.inbox.end();
@@ -212,6 +221,7 @@ impl Protocol for TcpSocket {
     }
     fn connect(&self, addr: &Addr, how: &Connect) -> Result<(), Errno> {
         if *addr == Addr::Unspec {
+            self.stop_listening();
             return Ok(());
         }
         if self.link.get().is_some() {
@@ -299,13 +309,7 @@ impl Protocol for TcpSocket {
     fn shutdown(&self, read: bool, write: bool) -> Result<(), Errno> {
         let Some(link) = self.link.get() else {
             // A listener stops listening.
-            let listener = self.state().listener.take();
-            let listener = listener.filter(|_| read).ok_or(Errno::ENOTCONN)?;
-            for child in listener.ready {
-                child.close();
-            }
-            self.end.queue.wake();
-            return Ok(());
+            return if read && self.stop_listening() { Ok(()) } else { Err(Errno::ENOTCONN) };
         };
         if read {
             self.read_shut.store(true, Ordering::Release);

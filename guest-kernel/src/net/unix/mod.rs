@@ -80,6 +80,8 @@ struct State {
     /// A datagram socket's connected peer.
     peer: Option<Weak<UnixSocket>>,
     peer_name: UnixName,
+    /// A datagram socket sends no more.
+    write_shut: bool,
     closed: bool,
 }
 
@@ -127,6 +129,7 @@ impl UnixSocket {
                 listener: None,
                 peer: None,
                 peer_name: UnixName::Unnamed,
+                write_shut: false,
                 closed: false,
             }),
         })
@@ -309,10 +312,18 @@ impl Protocol for UnixSocket {
     fn connect(&self, addr: &Addr, how: &Connect) -> Result<(), Errno> {
         self.connect_to(addr, how)
     }
-    fn send(&self, src: &mut Source<'_>, out: &mut Outgoing) -> Result<usize, Errno> {
-        if out.urgent && (self.kind != Kind::Stream || src.left() == 0) {
-            return Err(Errno::EOPNOTSUPP);
+    fn admits(&self, len: usize, urgent: bool) -> Result<(), Errno> {
+        match self.kind {
+            Kind::Stream if urgent && len == 0 => Err(Errno::EOPNOTSUPP),
+            Kind::Stream => Ok(()),
+            Kind::SeqPacket if self.link.get().is_none() => Err(Errno::ENOTCONN),
+            _ if urgent => Err(Errno::EOPNOTSUPP),
+            _ if len > self.end.options().send_buffer.saturating_sub(32) => Err(Errno::EMSGSIZE),
+            _ if self.state().write_shut => Err(Errno::EPIPE),
+            _ => Ok(()),
         }
+    }
+    fn send(&self, src: &mut Source<'_>, out: &mut Outgoing) -> Result<usize, Errno> {
         if self.is_datagram() {
             return self.send_datagram(src, out);
         }
@@ -358,12 +369,8 @@ impl Protocol for UnixSocket {
             if read {
                 self.inbox.end();
             }
-            let peer = self.state().peer.clone().and_then(|p| p.upgrade());
-            if let (true, Some(peer)) = (write, peer)
-                && peer.state().peer.as_ref().is_some_and(|p| Weak::ptr_eq(p, &self.me))
-            {
-                peer.inbox.end();
-            }
+            self.state().write_shut |= write;
+            self.end.queue.wake();
             return Ok(());
         }
         if read {
