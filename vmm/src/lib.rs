@@ -11,6 +11,7 @@ pub mod exit;
 pub mod fuzz;
 #[allow(unsafe_code, reason = "makes the kernel's host calls")]
 pub mod host;
+mod html;
 #[allow(unsafe_code, reason = "maps guest RAM")]
 pub mod memory;
 #[allow(unsafe_code, reason = "talks to KVM and ptrace")]

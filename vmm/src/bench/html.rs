@@ -4,31 +4,13 @@
 //! aloud as it looks. Bars of times begin at native's and show the ratio on a logarithmic axis common to
 //! the group; bars of memory begin at zero.
 
-use std::fmt::{self, Display, Formatter, Write as _};
+use std::fmt::{self, Write as _};
 
 use super::{
     model::{Kind, Measured, Outcome, Report, Unit, count, digits},
     stats::Summary,
 };
-
-/// Text that is shown as it is, in an element or in a quoted attribute.
-struct Text<T>(T);
-
-impl<T: Display> Display for Text<T> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        for character in self.0.to_string().chars() {
-            match character {
-                '&' => f.write_str("&amp;")?,
-                '<' => f.write_str("&lt;")?,
-                '>' => f.write_str("&gt;")?,
-                '"' => f.write_str("&quot;")?,
-                '\'' => f.write_str("&#39;")?,
-                other => f.write_char(other)?,
-            }
-        }
-        Ok(())
-    }
-}
+use crate::html::{STYLE, Text};
 
 /// A horizontal axis.
 struct Axis {
@@ -274,7 +256,7 @@ fn reading(out: &mut String, report: &Report) -> fmt::Result {
 }
 
 fn render(out: &mut String, report: &Report) -> fmt::Result {
-    let style = include_str!("page.css");
+    let style = STYLE;
     let date = report.date.replace('T', " ").replace('Z', " UTC");
     writeln!(
         out,

@@ -1,9 +1,10 @@
 //! From a program to the words that the executor interprets (guest/executor.h has their format).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::{
     desc::{Descs, Type, Way},
+    needs,
     prog::{Arg, Call, DATA_BASE, DATA_SIZE, Program},
 };
 
@@ -79,6 +80,10 @@ struct Writer {
     /// What follows the call in hand.
     outs: Vec<(u64, u64, u64)>,
     looks: Vec<(u64, Vec<bool>)>,
+    /// All that the call in hand writes differs from run to run.
+    varies: bool,
+    /// Offsets of bytes that are not compared.
+    hidden: BTreeSet<u64>,
 }
 
 impl Writer {
@@ -97,6 +102,7 @@ impl Writer {
     }
     fn call(&mut self, index: usize, call: &Call, descs: &Descs) {
         let desc = descs.get(call.desc);
+        self.varies = needs::varies(desc.call(), "memory");
         for (position, (arg, kind)) in call.args.iter().zip(&desc.args).enumerate() {
             let len = |of: usize| match call.args.get(of) {
                 Some(Arg::Value(len)) if of != position => Some(*len),
@@ -137,6 +143,18 @@ impl Writer {
             if let Some(of) = of {
                 of.mask(0, &mut mask);
             }
+            if self.varies {
+                mask.fill(false);
+            }
+            // What an earlier call put there by its own lights is no better for being looked at again.
+            for at in &self.hidden {
+                if let Some(place) = at.checked_sub(*offset)
+                    && let Some(bit) = usize::try_from(place).ok().and_then(|i| mask.get_mut(i))
+                {
+                    *bit = false;
+                }
+            }
+            self.hidden.extend((*offset..).zip(&mask).filter(|(_, shown)| !**shown).map(|(at, _)| at));
             if mask.contains(&true) {
                 self.looks.push((DATA_BASE + offset, mask));
             }

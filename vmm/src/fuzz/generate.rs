@@ -74,40 +74,54 @@ pub struct Generator<'a> {
 struct Scope {
     results: Vec<(u32, &'static str, usize)>,
     next: u32,
+    /// Where the next buffer lies.
     memory: u64,
+    /// Where the next one among the buffers does.
+    low: u64,
 }
 
 impl Scope {
     /// Before the call with index `at`.
     fn new(program: &Program, descs: &Descs, at: usize) -> Scope {
-        let mut scope = Scope { results: Vec::new(), next: program.results(), memory: 0 };
+        let mut scope = Scope { results: Vec::new(), next: program.results(), memory: 0, low: 0 };
         for (index, call) in program.calls.iter().enumerate() {
-            call.walk(&mut |arg| {
-                if let Arg::Pointer(offset, _) = arg
-                    && *offset < BUFFERS
-                {
-                    scope.memory = scope.memory.max(offset + 0x40);
-                }
-                if let (Arg::Define(number, _), true) = (arg, index < at) {
-                    scope.results.push((*number, "fd", call.desc));
-                }
-            });
+            for (arg, kind) in call.args.iter().zip(&descs.get(call.desc).args) {
+                let written = match kind {
+                    Type::Pointer(_, to) => to.size() as u64,
+                    _ => 0,
+                };
+                arg.walk(&mut |arg| match arg {
+                    Arg::Pointer(offset, to) if *offset < BUFFERS => {
+                        let len = to.as_ref().map_or(0, |to| length(to)).max(written).max(1);
+                        scope.memory = scope.memory.max((offset + len).next_multiple_of(0x40));
+                    }
+                    Arg::Define(number, _) if index < at => scope.results.push((*number, "fd", call.desc)),
+                    _ => {}
+                });
+            }
             if let (Some(number), Some(kind), true) =
                 (call.result, descs.get(call.desc).returns, index < at)
             {
                 scope.results.push((number, kind, call.desc));
             }
         }
+        scope.low = scope.memory;
         scope
     }
     fn place(&mut self, len: u64) -> u64 {
         let at = self.memory;
         let end = (at + len.max(1)).next_multiple_of(0x40);
-        if end > BUFFERS {
+        if at < BUFFERS && end > BUFFERS {
             self.memory = 0;
             return self.place(len.min(0x1000));
         }
-        self.memory = end;
+        // A place among the pages is for one buffer only.
+        if at < BUFFERS {
+            self.memory = end;
+            self.low = end;
+        } else {
+            self.memory = self.low;
+        }
         at
     }
 }
@@ -166,7 +180,7 @@ impl Generator<'_> {
             scope.next += 1;
             scope.next - 1
         });
-        let is_async = self.rng.chance(1, 200);
+        let is_async = self.rng.chance(1, 60);
         program.calls.insert(at, Call { desc, args, result, is_async, expect: None });
     }
     /// What was made by `maker` is likely of use to `user`.
@@ -266,6 +280,8 @@ impl Generator<'_> {
                 ]));
             }
             3 => return Arg::Pointer(PAGES + 0xfff0, None),
+            // What programs unmap and protect is also used.
+            4 | 5 => scope.memory = PAGES + 0x1000 * self.rng.below(16) as u64,
             _ => {}
         }
         match (way, to) {

@@ -281,6 +281,9 @@ const VARYING: &[(&str, &str)] = &[
     ("clock_getres", "memory"),
     ("getcpu", "memory"),
     ("sched_rr_get_interval", "memory"),
+    ("adjtimex", "memory"),
+    ("clock_adjtime", "memory"),
+    ("sysinfo", "memory"),
     ("getdents", "memory"),
     ("getdents64", "memory"),
 ];

@@ -28,7 +28,7 @@ pub fn source(program: &Program, descs: &Descs) -> String {
         match instruction {
             Instruction::CopyIn { address, size, value } => {
                 let value = operand(&value, &mut slots);
-                let _ = writeln!(body, "\t*(uint{}_t *){address:#x} = {value};", size * 8);
+                let _ = writeln!(body, "\t*(uint{0}_t *){address:#x} = (uint{0}_t){value};", size * 8);
             }
             Instruction::Data { address, bytes } => {
                 let text: String = bytes.iter().map(|b| format!("\\x{b:02x}")).collect();

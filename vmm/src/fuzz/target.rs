@@ -170,11 +170,15 @@ impl Target {
             Some(status) if !status.success() => Err(self.failure(&format!("{status}"), false)),
             Some(_) => {
                 let words = self.words();
-                if words.trim().is_empty() {
-                    Ok(())
-                } else {
-                    Err(Failure { message: words.trim().to_owned(), hung: false })
+                let (statistics, words): (Vec<&str>, Vec<&str>) =
+                    words.lines().partition(|line| line.starts_with('{'));
+                let mut wrong: Vec<String> = words.into_iter().map(str::to_owned).collect();
+                wrong.extend(statistics.into_iter().flat_map(leaks));
+                if wrong.is_empty() {
+                    return Ok(());
                 }
+                let message = format!("{} at its end: {}", self.kind.name(), wrong.join("; "));
+                Err(Failure { message, hung: false })
             }
         }
     }
@@ -199,9 +203,10 @@ impl Target {
             message.push_str(&format!(" ({status})"));
         }
         let words = self.words();
-        if !words.trim().is_empty() {
+        let words: Vec<&str> = words.lines().filter(|line| !line.starts_with('{')).collect();
+        if !words.is_empty() {
             message.push_str(": ");
-            message.push_str(words.trim());
+            message.push_str(&words.join("\n"));
         }
         Failure { message, hung }
     }
@@ -213,6 +218,24 @@ impl Drop for Target {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What a VM's statistics say it still had at its end and not at its beginning.
+fn leaks(statistics: &str) -> Vec<String> {
+    let report: serde_json::Value = serde_json::from_str(statistics).unwrap_or_default();
+    let notes = report["notes"].as_array().cloned().unwrap_or_default();
+    let mut out: Vec<String> = notes.iter().map(ToString::to_string).collect();
+    let Some(after) = report["in_use_after"].as_object() else {
+        out.push("no statistics".to_owned());
+        return out;
+    };
+    for (what, count) in after {
+        let before = &report["in_use_before"][what];
+        if count.as_u64() > before.as_u64() {
+            out.push(format!("a leak: {what} {before} at first, {count} at the end"));
+        }
+    }
+    out
 }
 
 fn keep(mut from: impl Read, words: &Mutex<String>) {
@@ -250,10 +273,30 @@ fn command(kind: Kind, place: &Place, seed: Option<u64>) -> Result<Command, Stri
         "--mem",
         "512M",
     ]);
-    command.args(["--cwd", "/", "--env", "PATH=/"]);
+    command.args(["--cwd", "/", "--env", "PATH=/", "--stats=json"]);
     if let Some(seed) = seed {
         command.args(["--seed", &seed.to_string(), "--virtual-time"]);
     }
     command.args(["--", "/executor"]);
     Ok(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leaks_are_what_is_more_at_the_end() {
+        let statistics = r#"{"in_use_before":{"frames":3,"files":1},"in_use_after":{"frames":4,"files":1},"notes":["x"]}"#;
+        assert_eq!(leaks(statistics), ["\"x\"", "a leak: frames 3 at first, 4 at the end"]);
+        assert_eq!(leaks("{"), ["no statistics"]);
+    }
+
+    #[test]
+    fn targets_are_named_as_they_are_asked_for() {
+        for kind in Kind::ALL {
+            assert_eq!(kind.name().parse(), Ok(kind));
+        }
+        assert!("qemu".parse::<Kind>().unwrap_err().contains("native, kvm, kvm-exit, ptrace"));
+    }
 }

@@ -73,7 +73,6 @@ pub const PATHS: &[&str] = &[
     "./dir0/file1",
     "./link0",
     ".",
-    "..",
     "./",
     "./file0/",
     "./dir0/.",

@@ -28,7 +28,8 @@ struct effects effects;
  * could be starved. Process 1 counts as it, so that it is all the same wherever a program runs. */
 static bool is_supervisor(uint64_t pid) {
     int32_t target = (int32_t)pid;
-    return target == 1 || target == supervisor || target == -supervisor;
+    /* -1 is no group of its own, and an error to most. */
+    return target == 1 || target == supervisor || (target < -1 && target == -supervisor);
 }
 
 /* Calls that would reach the supervisor, or be answered from our own stack; 0 for all others. */

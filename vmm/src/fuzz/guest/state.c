@@ -132,7 +132,8 @@ static void put_fd(struct text *out, int fd) {
     text_number(out, " ", at.st_mode & 07777, 8);
     text_number(out, " flags=0x", (uint64_t)flags, 16);
     text_number(out, " cloexec=", (uint64_t)close & 1, 10);
-    if (failed(pos))
+    /* A directory's position is its file system's own cookie. */
+    if (failed(pos) || S_ISDIR(at.st_mode))
         text_string(out, " pos=-");
     else
         text_number(out, " pos=", (uint64_t)pos, 10);
@@ -148,12 +149,12 @@ static void put_fds(struct text *out) {
     int count = top >= 3 ? top + 1 : effects.standard ? 3 : 0;
     if (count <= first)
         return;
-    /* One call tells which are open, unless there is a limit below. */
+    /* One call tells which are open, but for those of O_PATH, and unless there is a limit below. */
     for (int fd = first; fd < count; fd++)
         polls[fd] = (struct pollfd){.fd = fd};
     bool polled = count - first > 2 && !failed(sys(SYS_poll, polls + first, count - first, 0));
     for (int fd = first; fd < count; fd++)
-        if (fd < 3 || !polled || !(polls[fd].revents & POLLNVAL)) {
+        if (fd < 3 || !polled || !(polls[fd].revents & POLLNVAL) || fd_open(fd)) {
             if (fd < 3 && !fd_open(fd)) {
                 text_number(out, "fd ", (uint64_t)fd, 10);
                 text_string(out, " closed\n");
