@@ -48,7 +48,7 @@ pub mod cap {
     pub const MKNOD: u32 = 27;
     /// Leases on others' files.
     pub const LEASE: u32 = 28;
-    /// Timers that wake the machine.
+    /// CAP_WAKE_ALARM.
     pub const WAKE_ALARM: u32 = 35;
     /// One past the last capability (CAP_CHECKPOINT_RESTORE = 40).
     pub const COUNT: u32 = 41;

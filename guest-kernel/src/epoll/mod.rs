@@ -315,6 +315,9 @@ impl Drop for Epoll {
 }
 
 impl FileOps for Epoll {
+    fn moves(&self) -> (bool, bool) {
+        (false, false)
+    }
     fn poll(&self, _file: &OpenFile) -> Ready {
         self.poll_nested(0)
     }

@@ -64,6 +64,10 @@ pub trait FileOps: Send + Sync + Any {
     ) -> Result<usize, Errno> {
         Err(Errno::ESPIPE)
     }
+    /// It has read(2), write(2) at all (FMODE_CAN_READ, FMODE_CAN_WRITE).
+    fn moves(&self) -> (bool, bool) {
+        (true, true)
+    }
     /// pread(2) and pwrite(2) are for it; what is not, or not for reading, says ESPIPE all the same
     /// in [`FileOps::read_at`].
     fn positioned(&self) -> bool {

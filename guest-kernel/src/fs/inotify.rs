@@ -302,6 +302,9 @@ fn address(inode: &Arc<dyn Inode>) -> usize {
 }
 
 impl FileOps for Inotify {
+    fn moves(&self) -> (bool, bool) {
+        (true, false)
+    }
     fn positioned(&self) -> bool {
         false
     }

@@ -142,12 +142,12 @@ pub fn unlink(who: &Actor, start: &Path, path: &[u8], dir: bool) -> Result<(), E
         _ => return Err(Errno::EISDIR),
     };
     let at = &parent.dir;
+    at.mount.writable()?;
     let victim = at.dentry.lookup(who, &name)?;
     let attr = victim.inode().attr()?;
     if slash && !dir {
         return Err(if attr.is_dir() { Errno::EISDIR } else { Errno::ENOTDIR });
     }
-    at.mount.writable()?;
     perm::may_delete(&who.creds, &at.attr()?, &attr)?;
     if dir && !attr.is_dir() {
         return Err(Errno::ENOTDIR);

@@ -2,7 +2,7 @@
 
 pub use super::flags::Resolve;
 use super::{
-    dentry::{Dentry, NAME_MAX, PATH_MAX, Path},
+    dentry::{Dentry, PATH_MAX, Path},
     inode::{Actor, Attr, Magic},
     perm,
 };
@@ -203,9 +203,6 @@ impl<'a> Walk<'a> {
             let attr = known.map_or_else(|| at.attr(), Ok)?;
             self.searchable(&attr)?;
             let name = &rest[from..end];
-            if name.len() > NAME_MAX {
-                return Err(Errno::ENAMETOOLONG);
-            }
             if last && want_parent {
                 let last = match name {
                     b"." => Last::Dot,

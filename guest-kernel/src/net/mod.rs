@@ -87,6 +87,13 @@ pub trait Protocol: Send + Sync + Any {
     /// # Errors
     /// As connect(2).
     fn connect(&self, addr: &Addr, how: &Connect) -> Result<(), Errno>;
+    /// Whether a send of `len` bytes, `urgent` or not, is refused whatever its destination.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP, EMSGSIZE, EPIPE.
+    fn admits(&self, _len: usize, _urgent: bool) -> Result<(), Errno> {
+        Ok(())
+    }
     /// send(2).
     ///
     /// # Errors
@@ -197,6 +204,7 @@ impl Socket {
     /// # Errors
     /// As send(2).
     pub fn write_by(&self, who: Ucred, src: &mut Source<'_>) -> Result<usize, Errno> {
+        self.ops.admits(src.left(), false)?;
         let creds = (self.family == Family::Unix).then_some(who);
         self.ops.send(src, &mut Outgoing { creds, ..Outgoing::default() })
     }

@@ -130,10 +130,8 @@ impl State {
     }
     /// Moves bytes from `src` until it or the room ends.
     fn write(&mut self, src: &mut Source<'_>, packet: bool) -> Result<usize, Errno> {
-        let mut done = 0;
-        if !packet {
-            done = self.merge(src, src.left() % SLOT)?;
-        }
+        // Behind what is no packet even a packet's bytes go, if they fit (`pipe_write()`).
+        let mut done = self.merge(src, src.left() % SLOT)?;
         while src.left() > 0 && !self.is_full() {
             let index = self.index(self.used);
             let slot = &mut self.slots[index];
@@ -185,7 +183,9 @@ impl Pipe {
     #[must_use]
     pub fn pair(id: u64, owner: (u32, u32), flags: OpenFlags) -> (Arc<OpenFile>, Arc<OpenFile>) {
         let pipe = Pipe::new(id, owner);
-        let reader = OpenFile::new(PipeEnd::open(&pipe, true, false, false), flags);
+        // Packets are made by who writes.
+        let read_flags = flags - OpenFlags::DIRECT;
+        let reader = OpenFile::new(PipeEnd::open(&pipe, true, false, false), read_flags);
         let writer =
             OpenFile::new(PipeEnd::open(&pipe, false, true, false), flags | OpenFlags::WRONLY);
         (reader, writer)

@@ -52,6 +52,9 @@ impl SignalFd {
 }
 
 impl FileOps for SignalFd {
+    fn moves(&self) -> (bool, bool) {
+        (true, false)
+    }
     fn read(&self, _file: &OpenFile, dst: &mut Sink<'_>) -> Result<usize, Errno> {
         const RECORD: usize = size_of::<SignalfdInfo>();
         if dst.left() < RECORD {

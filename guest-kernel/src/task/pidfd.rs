@@ -24,6 +24,9 @@ impl PidFd {
 }
 
 impl FileOps for PidFd {
+    fn moves(&self) -> (bool, bool) {
+        (false, false)
+    }
     fn positioned(&self) -> bool {
         false
     }

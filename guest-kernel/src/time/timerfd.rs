@@ -97,6 +97,9 @@ impl TimerFd {
 const SET_TICKS: u32 = 0x4008_5400;
 
 impl FileOps for TimerFd {
+    fn moves(&self) -> (bool, bool) {
+        (true, false)
+    }
     fn read(&self, _file: &OpenFile, dst: &mut Sink<'_>) -> Result<usize, Errno> {
         if dst.left() < 8 {
             return Err(Errno::EINVAL);

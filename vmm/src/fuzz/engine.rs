@@ -291,7 +291,12 @@ impl<'a> Job<'a> {
         let setup = |slow| Setup { place: run.place, seed: Some(seed), slow };
         Job {
             run,
-            generator: Generator { descs: run.descs, choices: &run.choices, rng: Rng::new(seed), heavy: false },
+            generator: Generator {
+                descs: run.descs,
+                choices: &run.choices,
+                rng: Rng::new(seed),
+                heavy: false,
+            },
             crew: Crew::new(setup(1), run.descs),
             patient: Crew::new(setup(replay::SLOW), run.descs),
             doubts: HashMap::new(),

@@ -23,7 +23,9 @@ impl Generator<'_> {
                     let at = self.rng.below(new.calls.len());
                     new.remove(at);
                 }
-                5 if let Some(other) = other.filter(|other| self.heavy || !super::needs::of(other, self.descs).fresh) => {
+                5 if let Some(other) = other
+                    .filter(|other| self.heavy || !super::needs::of(other, self.descs).fresh) =>
+                {
                     splice(&mut new, other);
                 }
                 6 if !new.calls.is_empty() => {

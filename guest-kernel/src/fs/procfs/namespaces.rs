@@ -33,6 +33,9 @@ struct Space {
 }
 
 impl FileOps for Space {
+    fn moves(&self) -> (bool, bool) {
+        (false, false)
+    }
     fn positioned(&self) -> bool {
         false
     }

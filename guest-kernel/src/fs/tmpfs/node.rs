@@ -14,7 +14,7 @@ use std::{
 use super::{
     TmpFs,
     dir::{Entries, Entry, Look},
-    file::RegularFile,
+    file::{RegularFile, seal},
 };
 use crate::{
     error::Errno,
@@ -401,6 +401,10 @@ impl Inode for Node {
         }
         let mut meta = self.meta();
         if let Some(bits) = change.mode {
+            let sealed = self.body().is_some_and(|body| body.seals() & seal::EXEC != 0);
+            if sealed && (meta.mode ^ bits) & 0o111 != 0 {
+                return Err(Errno::EPERM);
+            }
             meta.mode = (meta.mode & mode::FMT) | (bits & mode::PERM);
         }
         meta.uid = change.uid.unwrap_or(meta.uid);

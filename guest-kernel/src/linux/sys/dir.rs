@@ -73,12 +73,12 @@ pub fn linkat(
     }
     let who = actor(cx);
     if flags & at::EMPTY_PATH != 0
+        && old_dir != AT_FDCWD
         && !who.creds.capable(cap::DAC_READ_SEARCH)
         && text_or_empty(cx, old)?.is_empty()
     {
-        if old_dir != AT_FDCWD {
-            cx.files().get(old_dir)?;
-        }
+        // Not even by who opened it, as before Linux 6.10.
+        cx.files().get(old_dir)?;
         return Err(Errno::ENOENT.into());
     }
     let nofollow = if flags & at::SYMLINK_FOLLOW == 0 { at::SYMLINK_NOFOLLOW } else { 0 };
@@ -154,7 +154,10 @@ pub fn readlinkat(cx: &mut Cx<'_>, dirfd: i32, path: u64, buf: u64, size: i32) -
     let name = text_or_empty(cx, path)?;
     let place = if name.is_empty() {
         // readlinkat(2) reads the link an O_PATH | O_NOFOLLOW descriptor refers to.
-        let place = cx.files().get(dirfd).map_err(|_| Errno::ENOENT)?.path.clone();
+        let place = match dirfd {
+            AT_FDCWD => None,
+            dirfd => cx.files().get(dirfd)?.path.clone(),
+        };
         place.filter(|p| p.attr().is_ok_and(|a| a.is_symlink())).ok_or(Errno::ENOENT)?
     } else {
         let from = start(cx, &who, dirfd, &name)?;

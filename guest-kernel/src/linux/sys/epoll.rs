@@ -14,7 +14,6 @@ use crate::{
     error::{Errno, Restart, SysResult, Wait},
     fs::file::{OpenFile, OpenFlags, Ready},
     num::ret_i32,
-    platform::USER_END,
 };
 
 /// `struct epoll_event` of epoll_ctl(2): packed on x86-64.
@@ -97,13 +96,12 @@ fn wait_for(
     if !(1..=MAX_EVENTS).contains(&max) {
         return Err(Errno::EINVAL.into());
     }
+    let mm = cx.mm();
     let size = size_of::<EpollEvent>() as u64;
-    let room = u64::try_from(max).unwrap_or(0) * size;
-    if events.checked_add(room).is_none_or(|end| end > USER_END) {
+    if !mm.in_user_range(events, u64::from(max.cast_unsigned()) * size) {
         return Err(Errno::EFAULT.into());
     }
     let epoll = set.downcast::<Epoll>().ok_or(Errno::EINVAL)?;
-    let mm = cx.mm();
     let count = epoll.collect(usize::try_from(max).unwrap_or(0), |nth, ready, data| {
         let at = events.checked_add(nth as u64 * size).ok_or(Errno::EFAULT)?;
         mm.write_obj(at, &EpollEvent { events: ready.bits(), data })

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{path::file, socket};
+use super::{path::file, signal::raise, socket};
 use crate::{
     call::Cx,
     error::{Errno, Stop, SysResult, Wait},
@@ -17,10 +17,10 @@ use crate::{
         perm,
     },
     mm::Mm,
-    net::Socket,
+    net::{Kind, Socket},
     num::Word,
     platform::USER_END,
-    signal::{SigInfo, number},
+    signal::number,
     task::process::rlimit,
 };
 
@@ -87,11 +87,17 @@ fn place(offset: i64) -> Result<Where, Errno> {
 
 pub(super) fn readable(cx: &Cx<'_>, fd: i32) -> Result<Arc<OpenFile>, Errno> {
     let file = file(cx, fd)?;
-    if file.readable() { Ok(file) } else { Err(Errno::EBADF) }
+    if !file.readable() {
+        return Err(Errno::EBADF);
+    }
+    if file.ops.moves().0 { Ok(file) } else { Err(Errno::EINVAL) }
 }
 pub(super) fn writable(cx: &Cx<'_>, fd: i32) -> Result<Arc<OpenFile>, Errno> {
     let file = file(cx, fd)?;
-    if file.writable() { Ok(file) } else { Err(Errno::EBADF) }
+    if !file.writable() {
+        return Err(Errno::EBADF);
+    }
+    if file.ops.moves().1 { Ok(file) } else { Err(Errno::EINVAL) }
 }
 
 /// A transfer must not end past the largest offset (`rw_verify_area()`).
@@ -167,7 +173,7 @@ fn within_limit(cx: &Cx<'_>, file: &OpenFile, at: Where, want: usize) -> Result<
         Where::Here => file.with_position(|p| *p),
     };
     if start >= limit && want > 0 {
-        cx.task.send(SigInfo::kernel(number::SIGXFSZ));
+        raise(cx, number::SIGXFSZ);
         return Err(Errno::EFBIG);
     }
     Ok(want.min((limit - start).size()))
@@ -215,7 +221,10 @@ pub(super) fn write_from(
             wait_to_write(cx, file, false)
         }
         Err(Errno::EPIPE) => {
-            cx.task.send(SigInfo::kernel(number::SIGPIPE));
+            // Sockets that keep messages apart leave it at the error.
+            if file.downcast::<Socket>().is_none_or(|socket| socket.kind == Kind::Stream) {
+                raise(cx, number::SIGPIPE);
+            }
             if done > 0 { Ok(done as u64) } else { Err(Errno::EPIPE.into()) }
         }
         Err(Errno::EAGAIN) => wait_to_write(cx, file, nowait || file.nonblock()),
@@ -408,7 +417,7 @@ pub fn sendfile(cx: &mut Cx<'_>, out: i32, from: i32, offset: u64, count: usize)
     let moved = match moved {
         Err(Errno::ESPIPE) => Err(Errno::EINVAL),
         Err(Errno::EPIPE) => {
-            cx.task.send(SigInfo::kernel(number::SIGPIPE));
+            raise(cx, number::SIGPIPE);
             Err(Errno::EPIPE)
         }
         other => other,
@@ -514,6 +523,8 @@ pub fn copy_file_range(
     if same && start < target.saturating_add(span) && target < start.saturating_add(span) {
         return Err(Errno::EINVAL.into());
     }
+    // Nor is what the copy itself puts there.
+    let count = if same { span.size() } else { count };
     let moved = copy(&input, start, &output, Some(target), count)? as u64;
     for (file, addr, end) in [(&input, from_at, start + moved), (&output, to_at, target + moved)] {
         match addr {
@@ -570,9 +581,10 @@ pub fn fadvise64(cx: &mut Cx<'_>, fd: i32, _at: i64, len: i64, advice: u32) -> S
     Ok(0)
 }
 /// readahead(2).
-pub fn readahead(cx: &mut Cx<'_>, fd: i32, _at: i64, _count: usize) -> SysResult {
+pub fn readahead(cx: &mut Cx<'_>, fd: i32, _at: i64, count: usize) -> SysResult {
     let file = readable(cx, fd)?;
-    if file.attr()?.is_regular() { Ok(0) } else { Err(Errno::EINVAL.into()) }
+    let sensible = i64::try_from(count).is_ok() && file.attr()?.is_regular();
+    if sensible { Ok(0) } else { Err(Errno::EINVAL.into()) }
 }
 /// ftruncate(2).
 pub fn ftruncate(cx: &mut Cx<'_>, fd: i32, len: i64) -> SysResult {
@@ -614,7 +626,7 @@ pub fn truncate(cx: &mut Cx<'_>, addr: u64, len: i64) -> SysResult {
 /// RLIMIT_FSIZE holds for files that grow.
 fn check_size(cx: &Cx<'_>, attr: &Attr, len: u64) -> Result<(), Errno> {
     if len > attr.size && len > cx.task.process.limit(rlimit::FSIZE) {
-        cx.task.send(SigInfo::kernel(number::SIGXFSZ));
+        raise(cx, number::SIGXFSZ);
         return Err(Errno::EFBIG);
     }
     Ok(())
@@ -682,6 +694,12 @@ pub fn ioctl(cx: &mut Cx<'_>, fd: i32, command: u32, arg: u64) -> SysResult {
             let on: i32 = cx.mm().read_obj(arg)?;
             let bit = if command == FIONBIO { OpenFlags::NONBLOCK } else { OpenFlags::ASYNC };
             let mut flags = file.flags();
+            if bit == OpenFlags::ASYNC
+                && file.ops.queue().is_none()
+                && flags.contains(bit) != (on != 0)
+            {
+                return Err(Errno::ENOTTY.into());
+            }
             flags.set(bit, on != 0);
             file.set_flags(flags);
             crate::fs::async_io::Async::follow(cx.kernel(), &file, fd);

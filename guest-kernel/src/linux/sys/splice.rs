@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use super::io::{Where, iovec, read_to, readable, told, writable, write_from, write_here};
-use super::path::file;
+use super::{
+    io::{Where, iovec, read_to, readable, told, writable, write_from, write_here},
+    path::file,
+    signal::raise,
+};
 use crate::{
     call::Cx,
     error::{Errno, Stop, SysResult},
@@ -13,7 +16,7 @@ use crate::{
         inotify::Events,
     },
     pipe::PipeEnd,
-    signal::{SigInfo, number},
+    signal::number,
 };
 
 /// SPLICE_F_NONBLOCK.
@@ -32,7 +35,7 @@ fn same_pipe(one: &OpenFile, other: &OpenFile) -> bool {
 /// EPIPE raises SIGPIPE.
 fn broken(cx: &Cx<'_>, errno: Errno) -> Stop {
     if errno == Errno::EPIPE {
-        cx.task.send(SigInfo::kernel(number::SIGPIPE));
+        raise(cx, number::SIGPIPE);
     }
     Stop::Errno(errno)
 }

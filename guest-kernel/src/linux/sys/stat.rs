@@ -8,11 +8,14 @@ use crate::{
     creds::{Creds, cap},
     error::{Errno, SysResult},
     fs::{
+        file::OpenFile,
         inode::{Actor, Attr, SetAttr, mode},
         inotify::Events,
         perm,
     },
+    ipc::mqueue::MqFile,
     linux::layout_fs::{Stat, Statfs, Statx},
+    task::pidfd::PidFd,
 };
 
 /// stat(2).
@@ -175,7 +178,9 @@ fn set_owner(who: &Actor, place: &Target, uid: u32, gid: u32) -> SysResult {
     let strips = !attr.is_dir() && attr.mode & (mode::SUID | mode::SGID) != 0;
     let mode = strips.then(|| perm::without_set_id(attr.mode) & mode::PERM);
     let change = SetAttr { uid: kept(uid), gid: kept(gid), mode, ..SetAttr::default() };
-    place.set_attr(&change, Events::ATTRIB)?;
+    // That nothing but ctime changes is no event (`fsnotify_change()`).
+    let told = change.uid.or(change.gid).or(change.mode).is_some();
+    place.set_attr(&change, if told { Events::ATTRIB } else { Events::empty() })?;
     Ok(0)
 }
 
@@ -291,15 +296,14 @@ pub fn statfs(cx: &mut Cx<'_>, path: u64, buf: u64) -> SysResult {
     let place = path::find(cx, &actor(cx), path, true)?;
     put_statfs(cx, &place.mount, buf)
 }
-/// fstatfs(2): pipes and sockets have no file system to speak of.
+/// fstatfs(2).
 pub fn fstatfs(cx: &mut Cx<'_>, fd: i32, buf: u64) -> SysResult {
     let file = cx.files().get(fd)?;
     match &file.path {
         Some(place) => put_statfs(cx, &place.mount, buf),
         None => {
-            const PIPEFS_MAGIC: u64 = 0x5049_5045;
             let none = crate::fs::inode::StatFs {
-                magic: PIPEFS_MAGIC,
+                magic: magic(&file),
                 block_size: 4096,
                 name_max: 255,
                 ..Default::default()
@@ -307,5 +311,15 @@ pub fn fstatfs(cx: &mut Cx<'_>, fd: i32, buf: u64) -> SysResult {
             cx.mm().write_obj(buf, &Statfs::new(&none, 0, 0))?;
             Ok(0)
         }
+    }
+}
+/// The kernel's own file system that a file without a place would be of (linux/magic.h).
+fn magic(file: &OpenFile) -> u64 {
+    match file.attr().map_or(0, |attr| attr.mode) & mode::FMT {
+        mode::FIFO => 0x5049_5045,
+        mode::SOCK => 0x534f_434b,
+        _ if file.downcast::<MqFile>().is_some() => 0x1980_0202,
+        _ if file.downcast::<PidFd>().is_some() => 0x5049_4446,
+        _ => 0x0904_1934,
     }
 }

@@ -61,6 +61,9 @@ fn known(name: &[u8]) -> Result<(), Errno> {
 /// Sets or (`None`) removes an attribute of what was found.
 fn change(cx: &Cx<'_>, of: &Target, name: &[u8], value: Option<&[u8]>, flags: u32) -> SysResult {
     of.writable()?;
+    if matches!(of, Target::File(_)) && name.starts_with(b"security.") {
+        return Err(Errno::EOPNOTSUPP.into());
+    }
     allowed(&actor(cx), &of.attr()?, name, true)?;
     let Target::Path(place, _) = of else { return Err(Errno::EOPNOTSUPP.into()) };
     known(name)?;
