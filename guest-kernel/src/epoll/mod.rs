@@ -23,7 +23,8 @@ use std::{
 use bitflags::bitflags;
 
 use crate::{
-    error::Errno,
+    call::Cx,
+    error::{Errno, SysResult},
     fs::file::{FileOps, OpenFile, Ready},
     wait::{WaitQueue, Wake},
 };
@@ -327,6 +328,10 @@ impl FileOps for Epoll {
     fn seek(&self, _file: &OpenFile, _offset: i64, _whence: u32) -> Result<u64, Errno> {
         // `noop_llseek()`.
         Ok(0)
+    }
+    fn ioctl(&self, _cx: &mut Cx<'_>, _file: &OpenFile, _command: u32, _arg: u64) -> SysResult {
+        // What it has are the parameters of busy polling; all else is EINVAL, not ENOTTY.
+        Err(Errno::EINVAL.into())
     }
     fn positioned(&self) -> bool {
         false

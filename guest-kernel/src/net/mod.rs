@@ -215,7 +215,8 @@ impl FileOps for Socket {
         false
     }
     fn read(&self, _file: &OpenFile, dst: &mut Sink<'_>) -> Result<usize, Errno> {
-        if dst.left() == 0 && self.kind == Kind::Stream {
+        // Not even a message is taken (`sock_read_iter()`).
+        if dst.left() == 0 {
             return Ok(0);
         }
         self.ops.recv(dst, Receive::default()).map(|got| got.stored)

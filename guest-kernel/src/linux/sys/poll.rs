@@ -11,7 +11,7 @@ use super::{epoll::millis, path::file};
 use crate::{
     call::Cx,
     error::{Errno, Restart, Stop, SysResult, Wait},
-    fs::file::Ready,
+    fs::file::{OpenFlags, Ready},
     num::Word,
     signal::{deliver::set_temporary_mask, set::SigSet},
     task::process::rlimit,
@@ -171,9 +171,14 @@ fn write_remaining(
 
 /// What select(2) takes for readable, writable, exceptional (its POLLIN_SET and so on).
 const SETS: [Ready; 3] = [
-    Ready::IN.union(Ready::RDNORM).union(Ready::RDBAND).union(Ready::HUP).union(Ready::ERR),
-    Ready::OUT.union(Ready::WRNORM).union(Ready::WRBAND).union(Ready::ERR),
-    Ready::PRI,
+    Ready::IN
+        .union(Ready::RDNORM)
+        .union(Ready::RDBAND)
+        .union(Ready::HUP)
+        .union(Ready::ERR)
+        .union(Ready::NVAL),
+    Ready::OUT.union(Ready::WRNORM).union(Ready::WRBAND).union(Ready::ERR).union(Ready::NVAL),
+    Ready::PRI.union(Ready::NVAL),
 ];
 
 /// The shared part of select(2) and pselect6(2). `sets` are the guest addresses of the read, write
@@ -198,9 +203,13 @@ fn select_for(cx: &mut Cx<'_>, count: i32, sets: [u64; 3], timeout: Option<Durat
         if wanted.iter().all(|set| set[byte] & bit == 0) {
             continue;
         }
-        let file = file(cx, fd.low_i32())?;
-        queues.extend(file.ops.queue());
-        let ready = file.ops.poll(&file);
+        let file = cx.files().get(fd.low_i32())?;
+        let ready = if file.flags().contains(OpenFlags::PATH) {
+            Ready::NVAL
+        } else {
+            queues.extend(file.ops.queue());
+            file.ops.poll(&file)
+        };
         for ((want, got), class) in wanted.iter().zip(&mut result).zip(SETS) {
             if want[byte] & bit != 0 && ready.intersects(class) {
                 got[byte] |= bit;

@@ -80,6 +80,10 @@ pub fn splice(
         return Err(Errno::EINVAL.into());
     }
     let nonblock = flags & NONBLOCK != 0;
+    if pipe_out && output.ops.poll(&output).contains(Ready::ERR) {
+        // Nobody reads: what there is stays where it is.
+        return Err(broken(cx, Errno::EPIPE));
+    }
     if output.ops.queue().is_some() && !output.ops.poll(&output).intersects(Ready::OUT | Ready::ERR)
     {
         let quiet = nonblock || output.nonblock();
