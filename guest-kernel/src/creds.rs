@@ -48,6 +48,8 @@ pub mod cap {
     pub const MKNOD: u32 = 27;
     /// Leases on others' files.
     pub const LEASE: u32 = 28;
+    /// CAP_WAKE_ALARM.
+    pub const WAKE_ALARM: u32 = 35;
     /// One past the last capability (CAP_CHECKPOINT_RESTORE = 40).
     pub const COUNT: u32 = 41;
     /// All of them.

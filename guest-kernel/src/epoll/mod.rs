@@ -23,7 +23,8 @@ use std::{
 use bitflags::bitflags;
 
 use crate::{
-    error::Errno,
+    call::Cx,
+    error::{Errno, SysResult},
     fs::file::{FileOps, OpenFile, Ready},
     wait::{WaitQueue, Wake},
 };
@@ -315,11 +316,25 @@ impl Drop for Epoll {
 }
 
 impl FileOps for Epoll {
+    fn moves(&self) -> (bool, bool) {
+        (false, false)
+    }
     fn poll(&self, _file: &OpenFile) -> Ready {
         self.poll_nested(0)
     }
     fn queue(&self) -> Option<Arc<WaitQueue>> {
         Some(self.queue.clone())
+    }
+    fn seek(&self, _file: &OpenFile, _offset: i64, _whence: u32) -> Result<u64, Errno> {
+        // `noop_llseek()`.
+        Ok(0)
+    }
+    fn ioctl(&self, _cx: &mut Cx<'_>, _file: &OpenFile, _command: u32, _arg: u64) -> SysResult {
+        // What it has are the parameters of busy polling; all else is EINVAL, not ENOTTY.
+        Err(Errno::EINVAL.into())
+    }
+    fn positioned(&self) -> bool {
+        false
     }
     fn describe(&self) -> String {
         "anon_inode:[eventpoll]".to_owned()

@@ -33,7 +33,7 @@ fn level_edge_and_oneshot() {
     let lock = NestingLock::default();
     for (mode, again) in [(Mode::empty(), true), (Mode::EDGE, false), (Mode::ONESHOT, false)] {
         let set = Epoll::new();
-        let (r, w) = Pipe::pair(1, OpenFlags::empty());
+        let (r, w) = Pipe::pair(1, (0, 0), OpenFlags::empty());
         assert_eq!(set.add(3, &r, interest(Ready::IN, mode, 7), &lock), Ok(()));
         assert_eq!(collect(&set), []);
         put(&w);
@@ -53,7 +53,7 @@ fn level_edge_and_oneshot() {
 fn adding_twice_and_removing() {
     let lock = NestingLock::default();
     let set = Epoll::new();
-    let (r, w) = Pipe::pair(1, OpenFlags::empty());
+    let (r, w) = Pipe::pair(1, (0, 0), OpenFlags::empty());
     let want = interest(Ready::IN, Mode::empty(), 1);
     assert_eq!(set.add(3, &r, want, &lock), Ok(()));
     assert_eq!(set.add(3, &r, want, &lock), Err(Errno::EEXIST));
@@ -78,7 +78,7 @@ fn sets_within_sets() {
     }
     assert_eq!(set(5).add(0, &sets[4], want, &lock), Err(Errno::ELOOP));
     assert_eq!(set(0).add(0, &sets[3], want, &lock), Err(Errno::ELOOP));
-    let (r, w) = Pipe::pair(1, OpenFlags::empty());
+    let (r, w) = Pipe::pair(1, (0, 0), OpenFlags::empty());
     assert_eq!(set(0).add(9, &r, want, &lock), Ok(()));
     assert_eq!(sets[4].ops.poll(&sets[4]), Ready::empty());
     put(&w);

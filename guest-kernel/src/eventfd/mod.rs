@@ -52,7 +52,7 @@ impl FileOps for EventFd {
         dst.put(&value.to_ne_bytes())
     }
     fn write(&self, _file: &OpenFile, src: &mut Source<'_>) -> Result<usize, Errno> {
-        if src.left() < 8 {
+        if src.left() != 8 {
             return Err(Errno::EINVAL);
         }
         let mut bytes = [0; 8];
@@ -89,6 +89,13 @@ impl FileOps for EventFd {
     }
     fn queue(&self) -> Option<Arc<WaitQueue>> {
         Some(self.queue.clone())
+    }
+    fn seek(&self, _file: &OpenFile, _offset: i64, _whence: u32) -> Result<u64, Errno> {
+        // `noop_llseek()`.
+        Ok(0)
+    }
+    fn positioned(&self) -> bool {
+        false
     }
     fn describe(&self) -> String {
         "anon_inode:[eventfd]".to_owned()

@@ -107,6 +107,9 @@ impl Dentry {
         who: &Actor,
         name: &[u8],
     ) -> Result<(Arc<Dentry>, Option<Attr>), Errno> {
+        if name.len() > NAME_MAX {
+            return Err(Errno::ENAMETOOLONG);
+        }
         let (inode, attr) = self.inode.lookup_attr(who, name)?;
         Ok((self.child(name, inode), attr))
     }

@@ -68,6 +68,26 @@ impl FdTable {
         slots[index] = Some(Entry { file, cloexec });
         Ok(index.low_i32())
     }
+    /// The two lowest free numbers, which the next two [`FdTable::install`]s get if nobody is quicker.
+    ///
+    /// # Errors
+    /// EMFILE.
+    pub fn free_pair(&self, limit: u64) -> Result<[i32; 2], Errno> {
+        let slots = self.slots();
+        let mut free = (0..).filter(|i| slots.get(*i).is_none_or(Option::is_none));
+        let mut next = || free.next().filter(|i| (*i as u64) < limit).ok_or(Errno::EMFILE);
+        Ok([next()?.low_i32(), next()?.low_i32()])
+    }
+    /// A descriptor could be installed below `limit`.
+    ///
+    /// # Errors
+    /// EMFILE.
+    pub fn room(&self, limit: u64) -> Result<(), Errno> {
+        let slots = self.slots();
+        let full =
+            slots.len() as u64 >= limit && slots.iter().take(limit.size()).all(Option::is_some);
+        if full { Err(Errno::EMFILE) } else { Ok(()) }
+    }
     /// Puts `file` at exactly `fd`; what was there comes back, to be dropped outside the lock.
     ///
     /// # Errors
@@ -135,10 +155,7 @@ impl FdTable {
     }
     /// Closing any descriptor of a file gives up the process's record locks on it (fcntl(2)).
     pub fn forget(&self, file: &OpenFile) {
-        if let Some(path) = &file.path {
-            let owner = Owner::Table(std::ptr::from_ref(self).addr(), 0);
-            path.inode().common().locks.release(owner);
-        }
+        file.locks().release(Owner::Table(std::ptr::from_ref(self).addr(), 0));
     }
     /// Open descriptors, ascending.
     #[must_use]

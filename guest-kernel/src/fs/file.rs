@@ -13,7 +13,8 @@ use std::{
 
 use super::buf::{Sink, Source};
 pub use super::flags::{OpenFlags, Ready};
-use super::lock::Owner;
+use super::lock::{LockList, Owner};
+use super::nameless::Nameless;
 use super::{
     async_io::{Async, SignalOwner},
     lease::Opened,
@@ -63,6 +64,15 @@ pub trait FileOps: Send + Sync + Any {
     ) -> Result<usize, Errno> {
         Err(Errno::ESPIPE)
     }
+    /// It has read(2), write(2) at all (FMODE_CAN_READ, FMODE_CAN_WRITE).
+    fn moves(&self) -> (bool, bool) {
+        (true, true)
+    }
+    /// pread(2) and pwrite(2) are for it; what is not, or not for reading, says ESPIPE all the same
+    /// in [`FileOps::read_at`].
+    fn positioned(&self) -> bool {
+        true
+    }
     /// lseek(2), all of SEEK_*; the new position.
     ///
     /// # Errors
@@ -104,7 +114,13 @@ pub trait FileOps: Send + Sync + Any {
     /// # Errors
     /// The host's errno.
     fn attr(&self, _file: &OpenFile) -> Result<Attr, Errno> {
-        Ok(Attr { mode: 0o600, nlink: 1, blksize: 4096, ..Attr::default() })
+        let anonymous = Attr { mode: 0o600, nlink: 1, blksize: 4096, ..Attr::default() };
+        Ok(self.nameless().map_or(anonymous, Nameless::attr))
+    }
+    /// What it has in place of an inode of a file system; `None` for the inode that all anonymous
+    /// files share, which is root's and cannot be changed.
+    fn nameless(&self) -> Option<&Nameless> {
+        None
     }
     /// Opens the same object again, through /proc/PID/fd (a pipe's either end).
     ///
@@ -171,6 +187,8 @@ pub struct OpenFile {
     pub asynchronous: Async,
     /// Counted where it was opened.
     _opened: Option<Opened>,
+    /// Locks of a file without a place.
+    own_locks: Arc<LockList>,
     /// File position, held during a read or write as Linux does for regular files.
     pub position: Mutex<u64>,
 }
@@ -193,14 +211,15 @@ impl OpenFile {
                 | OpenFlags::NOCTTY
                 | OpenFlags::TRUNC
                 | OpenFlags::CLOEXEC);
-        let opened = path.as_ref().filter(|_| !flags.contains(OpenFlags::PATH)).map(|path| {
-            let write = flags.intersects(OpenFlags::WRONLY | OpenFlags::RDWR);
-            Opened::new(path.inode(), write)
-        });
+        let opened = path
+            .as_ref()
+            .filter(|_| !flags.contains(OpenFlags::PATH))
+            .map(|path| Opened::new(path.inode(), flags.access().1));
         Arc::new(OpenFile {
             ops,
             path,
             _opened: opened,
+            own_locks: Arc::default(),
             asynchronous: Async::default(),
             flags: AtomicU32::new(kept.bits()),
             owner: Mutex::default(),
@@ -225,14 +244,22 @@ impl OpenFile {
     /// Open for reading.
     #[must_use]
     pub fn readable(&self) -> bool {
-        let flags = self.flags();
-        !flags.contains(OpenFlags::PATH) && !flags.contains(OpenFlags::WRONLY)
+        self.flags().access().0
     }
     /// Open for writing.
     #[must_use]
     pub fn writable(&self) -> bool {
-        let flags = self.flags();
-        !flags.contains(OpenFlags::PATH) && flags.intersects(OpenFlags::WRONLY | OpenFlags::RDWR)
+        self.flags().access().1
+    }
+    /// flock(2) and record locks of what it is a description of.
+    #[must_use]
+    pub fn locks(&self) -> &Arc<LockList> {
+        self.path.as_ref().map_or(&self.own_locks, |path| &path.inode().common().locks)
+    }
+    /// It has positions to read and write at (FMODE_PREAD).
+    #[must_use]
+    pub fn positioned(&self) -> bool {
+        self.ops.positioned()
     }
     /// Runs `body` with the position locked.
     pub fn with_position<T>(&self, body: impl FnOnce(&mut u64) -> T) -> T {
@@ -262,8 +289,10 @@ impl OpenFile {
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
-        let writes = self.flags().intersects(OpenFlags::WRONLY | OpenFlags::RDWR);
-        inotify::file(self, if writes { Events::CLOSE_WRITE } else { Events::CLOSE_NOWRITE });
+        inotify::file(
+            self,
+            if self.writable() { Events::CLOSE_WRITE } else { Events::CLOSE_NOWRITE },
+        );
         let ops = self.ops.clone();
         ops.release(self);
         if let Some(path) = &self.path {

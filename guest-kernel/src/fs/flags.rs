@@ -29,6 +29,17 @@ bitflags! {
     }
 }
 
+impl OpenFlags {
+    /// Which accesses a description with these flags allows: reading, writing. O_PATH and access
+    /// mode 3 allow neither.
+    #[must_use]
+    pub fn access(self) -> (bool, bool) {
+        let (writes, both) = (self.contains(OpenFlags::WRONLY), self.contains(OpenFlags::RDWR));
+        let none = self.contains(OpenFlags::PATH) || (writes && both);
+        (!none && !writes, !none && (writes || both))
+    }
+}
+
 bitflags! {
     /// Readiness, with the values of poll(2) and epoll(7).
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -5,7 +5,7 @@
 
 use std::{
     any::Any,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -210,6 +210,8 @@ pub struct Common {
     pub watchers: Watchers,
     /// Leases, and who has it open.
     pub leases: Leases,
+    /// A file without a name may get one (O_TMPFILE without O_EXCL).
+    pub linkable: AtomicBool,
     attached: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
 }
 

@@ -302,6 +302,12 @@ fn address(inode: &Arc<dyn Inode>) -> usize {
 }
 
 impl FileOps for Inotify {
+    fn moves(&self) -> (bool, bool) {
+        (true, false)
+    }
+    fn positioned(&self) -> bool {
+        false
+    }
     fn read(&self, _file: &OpenFile, dst: &mut Sink<'_>) -> Result<usize, Errno> {
         let mut done = 0;
         loop {

@@ -22,6 +22,7 @@ pub mod inotify;
 pub mod lease;
 pub mod lock;
 pub mod mount;
+pub mod nameless;
 pub mod perm;
 pub mod procfs;
 pub mod setup;

@@ -3,7 +3,10 @@
 //! What handlers, the program loader and sockets' names call. Each function takes on whose behalf it
 //! acts, where relative paths start, and the path.
 
-use std::{any::Any, sync::Arc};
+use std::{
+    any::Any,
+    sync::{Arc, atomic::Ordering},
+};
 
 use super::{
     body::Use,
@@ -15,7 +18,7 @@ use super::{
     lease::Opened,
     mount::MountFlags,
     perm,
-    walk::{Followed, Found, Last, Walk},
+    walk::{Followed, Found, Last, Parent, Walk},
 };
 use crate::{
     call::Cx,
@@ -139,12 +142,12 @@ pub fn unlink(who: &Actor, start: &Path, path: &[u8], dir: bool) -> Result<(), E
         _ => return Err(Errno::EISDIR),
     };
     let at = &parent.dir;
+    at.mount.writable()?;
     let victim = at.dentry.lookup(who, &name)?;
     let attr = victim.inode().attr()?;
     if slash && !dir {
         return Err(if attr.is_dir() { Errno::EISDIR } else { Errno::ENOTDIR });
     }
-    at.mount.writable()?;
     perm::may_delete(&who.creds, &at.attr()?, &attr)?;
     if dir && !attr.is_dir() {
         return Err(Errno::ENOTDIR);
@@ -181,26 +184,23 @@ pub fn link(who: &Actor, from: &Path, start: &Path, path: &[u8]) -> Result<(), E
     if attr.is_dir() {
         return Err(Errno::EPERM);
     }
+    // What has lost its last name gets no other, but for a temporary file that was meant to.
+    let linkable = &from.inode().common().linkable;
+    if !linkable.swap(false, Ordering::Relaxed) && attr.nlink == 0 {
+        return Err(Errno::ENOENT);
+    }
     dir.inode().link(who, &name, from.inode())?;
     inotify::itself(from.inode(), Events::ATTRIB);
     inotify::named(dir.inode(), &name, from.inode(), Events::CREATE, 0);
     Ok(())
 }
 
-/// renameat2(2).
+/// renameat2(2), once both parents are found.
 ///
 /// # Errors
 /// As renameat2(2).
-pub fn rename(
-    who: &Actor,
-    (start, path): (&Path, &[u8]),
-    (to_start, to_path): (&Path, &[u8]),
-    flags: RenameFlags,
-) -> Result<(), Errno> {
+pub fn rename(who: &Actor, from: Parent, to: Parent, flags: RenameFlags) -> Result<(), Errno> {
     let exchange = flags.contains(RenameFlags::EXCHANGE);
-    let mut walk = Walk::new(who, start, Resolve::empty());
-    let from = walk.parent(start, path)?;
-    let to = Walk::new(who, to_start, Resolve::empty()).parent(to_start, to_path)?;
     if !Arc::ptr_eq(&from.dir.mount, &to.dir.mount) {
         return Err(Errno::EXDEV);
     }
@@ -370,9 +370,6 @@ fn create_in(who: &Actor, dir: &Path, name: &[u8], how: &How) -> Result<Path, Er
 }
 
 fn open_tmpfile(who: &Actor, start: &Path, path: &[u8], how: &How) -> Result<Arc<OpenFile>, Errno> {
-    if !how.flags.intersects(OpenFlags::WRONLY | OpenFlags::RDWR) {
-        return Err(Errno::EINVAL);
-    }
     let dir = Walk::new(who, start, how.resolve).find(start, path, true)?.path()?;
     if !dir.attr()?.is_dir() {
         return Err(Errno::ENOTDIR);
@@ -380,6 +377,7 @@ fn open_tmpfile(who: &Actor, start: &Path, path: &[u8], how: &How) -> Result<Arc
     let attr = may_change(who, &dir)?;
     let bits = mode::REG | (how.mode & mode::PERM & !who.fs.umask());
     let inode = dir.inode().tmpfile(who, &owned(who, &attr, bits, 0, b""))?;
+    inode.common().linkable.store(!how.flags.contains(OpenFlags::EXCL), Ordering::Relaxed);
     let ino = inode.attr()?.ino;
     let ops = inode.clone().open(who, how.flags)?;
     let dentry = Dentry::nameless(&dir.dentry, inode, format!("#{ino}").as_bytes());
@@ -480,6 +478,9 @@ fn open_known(
         mode::SOCK | mode::BLK => return Err(Errno::ENXIO.into()),
         _ => path.inode().clone().open(who, flags)?,
     };
+    if flags.contains(OpenFlags::DIRECT) && !takes_direct(attr, &*ops) {
+        return Err(Errno::EINVAL.into());
+    }
     if truncates && attr.is_regular() {
         let mode = perm::stripped(&who.creds, attr);
         path.inode().set_attr(&SetAttr { size: Some(0), mode, ..SetAttr::default() })?;
@@ -489,6 +490,12 @@ fn open_known(
         inotify::changed(path, Events::MODIFY);
     }
     Ok(file)
+}
+
+/// O_DIRECT is for files with pages of their own (FMODE_CAN_ODIRECT).
+#[must_use]
+pub fn takes_direct(attr: &Attr, ops: &dyn FileOps) -> bool {
+    attr.is_regular() && ops.object().is_ok()
 }
 
 /// A new description, and who watches the place told of it.
@@ -511,7 +518,9 @@ fn open_fifo(
     cx: Option<&mut Cx<'_>>,
 ) -> Result<Arc<dyn FileOps>, Stop> {
     let cx = cx.ok_or(Errno::ENXIO)?;
-    let make = || -> Arc<dyn Any + Send + Sync> { Pipe::new(who.kernel.fresh_id()) };
+    let make = || -> Arc<dyn Any + Send + Sync> {
+        Pipe::new(who.kernel.fresh_id(), (who.creds.fsuid, who.creds.fsgid))
+    };
     let pipe = path.inode().common().attached_or(make);
     let pipe = pipe.downcast::<Pipe>().map_err(|_| Errno::ENXIO)?;
     let end: Arc<dyn FileOps> = crate::pipe::open_fifo(cx, &pipe, flags)?;

@@ -2,7 +2,7 @@
 
 pub use super::flags::Resolve;
 use super::{
-    dentry::{Dentry, NAME_MAX, PATH_MAX, Path},
+    dentry::{Dentry, PATH_MAX, Path},
     inode::{Actor, Attr, Magic},
     perm,
 };
@@ -182,7 +182,12 @@ impl<'a> Walk<'a> {
         if path.len() >= PATH_MAX {
             return Err(Errno::ENAMETOOLONG);
         }
-        let mut at = if path.starts_with(b"/") { self.absolute(&start)? } else { start };
+        let absolute = path.starts_with(b"/");
+        if absolute && self.resolve.contains(Resolve::BENEATH) {
+            return Err(Errno::EXDEV);
+        }
+        // That the argument itself is absolute crosses no mount (`nd_jump_root()`).
+        let mut at = if absolute { self.root.clone() } else { start };
         // Attributes of `at`, once told.
         let mut known: Option<Attr> = None;
         let mut rest = path.to_vec();
@@ -198,9 +203,6 @@ impl<'a> Walk<'a> {
             let attr = known.map_or_else(|| at.attr(), Ok)?;
             self.searchable(&attr)?;
             let name = &rest[from..end];
-            if name.len() > NAME_MAX {
-                return Err(Errno::ENAMETOOLONG);
-            }
             if last && want_parent {
                 let last = match name {
                     b"." => Last::Dot,

@@ -289,7 +289,7 @@ mod tests {
     use super::*;
 
     fn key(addr: u64) -> Key {
-        Key::Private { mm: 1, addr }
+        Key::Private { mm: 1, addr, declared: true }
     }
     fn wait_on(futexes: &Futexes, addr: u64, bitset: u32) -> Arc<Waiter> {
         futexes.enqueue(key(addr), bitset, || Ok(())).unwrap()

@@ -45,20 +45,20 @@ impl Futexes {
             if owner == mine {
                 return Err(Errno::EDEADLK);
             }
-            let wanted = if owner == 0 && !queued {
-                mine | (word & OWNER_DIED)
-            } else if try_only {
-                return Err(Errno::EAGAIN);
-            } else if owner != 0 && !exists(owner.cast_signed()) {
-                return Err(Errno::ESRCH);
-            } else {
-                word | WAITERS
-            };
+            let wanted =
+                if owner == 0 && !queued { mine | (word & OWNER_DIED) } else { word | WAITERS };
             if mm.cas_u32(addr, word, wanted)?.is_err() {
                 continue;
             }
             if wanted & TID_MASK == mine {
                 return Ok(Locked::Owned);
+            }
+            // Linux marks the word before it looks for the owner, and leaves the mark.
+            if owner != 0 && !exists(owner.cast_signed()) {
+                return Err(Errno::ESRCH);
+            }
+            if try_only {
+                return Err(Errno::EAGAIN);
             }
             self.lockers.fetch_add(1, Ordering::Relaxed);
             return Ok(Locked::Queued(Self::push(&mut bucket, key, ANY, Some(me))));

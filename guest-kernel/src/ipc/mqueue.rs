@@ -12,7 +12,8 @@ use crate::{
     creds::{Creds, cap},
     error::Errno,
     fs::{
-        file::{FileOps, OpenFile, Ready},
+        buf::Sink,
+        file::{FileOps, OpenFile, Ready, seek_in},
         inode::{Attr, mode},
     },
     signal::{SigFields, SigInfo, Signal},
@@ -28,6 +29,8 @@ const MAX_QUEUES: usize = 256;
 pub const DEFAULT: Size = Size { messages: 10, bytes: 8192 };
 /// The most anyone may ask for (HARD_MSGMAX, HARD_MSGSIZEMAX).
 const HARD: Size = Size { messages: 65536, bytes: 16 << 20 };
+/// What a queue's file seems to hold (FILENT_SIZE).
+const FILE_SIZE: u64 = 80;
 /// What Linux counts for a message beyond its bytes (`struct msg_msg` and a tree node).
 const OVERHEAD: u64 = 96;
 
@@ -107,8 +110,8 @@ pub struct Request {
     pub create: bool,
     /// Fail if there is one.
     pub exclusive: bool,
-    /// What the descriptor is for: 4 read, 2 write.
-    pub want: u32,
+    /// What the descriptor is for: 4 read, 2 write; `None` for the access mode that is neither.
+    pub want: Option<u32>,
     /// Permission bits, the umask applied.
     pub mode: u32,
     /// Attributes, or the defaults.
@@ -132,7 +135,8 @@ impl Names {
             if ask.create && ask.exclusive {
                 return Err(Errno::EEXIST);
             }
-            let allowed = creds.capable(cap::DAC_OVERRIDE) || queue.perm.permits(creds, ask.want);
+            let want = ask.want.ok_or(Errno::EINVAL)?;
+            let allowed = creds.capable(cap::DAC_OVERRIDE) || queue.perm.permits(creds, want);
             return if allowed { Ok(queue.clone()) } else { Err(Errno::EACCES) };
         }
         if !ask.create {
@@ -210,6 +214,19 @@ impl MsgQueue {
     #[must_use]
     pub fn count(&self) -> usize {
         lock(&self.state).count
+    }
+    /// The line that reading its file gives.
+    fn text(&self) -> String {
+        let state = lock(&self.state);
+        let (mut signal, mut kind, mut pid) = (0, 0, 0);
+        if let Some(notify) = &state.notify
+            && let Some(process) = notify.process.upgrade()
+        {
+            pid = process.pid;
+            (signal, kind) = notify.signal.map_or((0, 1), |signal| (signal, 0));
+        }
+        let bytes = state.bytes;
+        format!("QSIZE:{bytes:<10} NOTIFY:{kind:<5} SIGNO:{signal:<5} NOTIFY_PID:{pid:<6}\n")
     }
     /// Adds a message; the first in an empty queue that nobody waits on is told to whom asked.
     ///
@@ -307,36 +324,60 @@ impl Drop for Receiving {
 }
 
 /// A queue as a file.
-pub struct MqFile(pub Arc<MsgQueue>);
+pub struct MqFile {
+    /// The queue.
+    pub queue: Arc<MsgQueue>,
+    /// What it was opened as.
+    pub name: Vec<u8>,
+}
 
 impl FileOps for MqFile {
+    fn moves(&self) -> (bool, bool) {
+        (true, false)
+    }
+    fn read(&self, file: &OpenFile, dst: &mut Sink<'_>) -> Result<usize, Errno> {
+        file.with_position(|position| {
+            let n = self.read_at(file, dst, *position)?;
+            *position += n as u64;
+            Ok(n)
+        })
+    }
+    /// mq_overview(7): what the file of a queue says.
+    fn read_at(&self, _file: &OpenFile, dst: &mut Sink<'_>, offset: u64) -> Result<usize, Errno> {
+        let text = self.queue.text();
+        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
+        dst.put(&text.as_bytes()[from..])
+    }
+    fn seek(&self, file: &OpenFile, offset: i64, whence: u32) -> Result<u64, Errno> {
+        seek_in(file, offset, whence, || Ok(FILE_SIZE), |_, _| Err(Errno::EINVAL))
+    }
     fn poll(&self, _file: &OpenFile) -> Ready {
-        let count = self.0.count();
+        let count = self.queue.count();
         let mut ready = Ready::empty();
         if count > 0 {
             ready |= Ready::IN | Ready::RDNORM;
         }
-        if count < self.0.size.messages {
+        if count < self.queue.size.messages {
             ready |= Ready::OUT | Ready::WRNORM;
         }
         ready
     }
     fn queue(&self) -> Option<Arc<WaitQueue>> {
-        Some(self.0.queue.clone())
+        Some(self.queue.queue.clone())
     }
     fn attr(&self, _file: &OpenFile) -> Result<Attr, Errno> {
-        let perm = &self.0.perm;
-        let [atime, mtime] = lock(&self.0.state).times;
-        let attr = Attr { ino: self.0.id, mode: mode::REG | perm.mode, ..Attr::default() };
-        let attr = Attr { uid: perm.uid, gid: perm.gid, nlink: 1, size: 80, ..attr };
+        let perm = &self.queue.perm;
+        let [atime, mtime] = lock(&self.queue.state).times;
+        let attr = Attr { ino: self.queue.id, mode: mode::REG | perm.mode, ..Attr::default() };
+        let attr = Attr { uid: perm.uid, gid: perm.gid, nlink: 1, size: FILE_SIZE, ..attr };
         Ok(Attr { blksize: 4096, atime, mtime, ctime: mtime, ..attr })
     }
     fn closed(&self, process: &Arc<Process>) {
         // Withdrawing what another process registered changes nothing.
-        let _ = self.0.notify(process, None);
+        let _ = self.queue.notify(process, None);
     }
     fn describe(&self) -> String {
-        "/dev/mqueue".to_owned()
+        format!("/{}", String::from_utf8_lossy(&self.name))
     }
     fn as_any(&self) -> &dyn Any {
         self

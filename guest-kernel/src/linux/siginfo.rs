@@ -86,6 +86,25 @@ impl RawSigInfo {
         let signo = i32::from(info.signal);
         RawSigInfo { signo, errno: info.errno, code: info.code, pad: 0, fields: f }
     }
+    /// Something is said in the part that is not kept, for a code of `signal` whose layout the kernel
+    /// does not know (`known_siginfo_layout()`).
+    #[must_use]
+    pub fn is_cut(&self, signal: i32) -> bool {
+        /// SI_DETHREAD, SI_ASYNCNL.
+        const LOWEST: i32 = -7;
+        const ASYNCNL: i32 = -60;
+        let highest = match signal {
+            4 => 11,  // SIGILL
+            8 => 15,  // SIGFPE
+            11 => 10, // SIGSEGV
+            7 => 5,   // SIGBUS
+            31 => 2,  // SIGSYS
+            _ => 6,   // SIGTRAP, SIGCHLD, SIGPOLL, and SI_* of any other
+        };
+        let known =
+            matches!(self.code, SI_KERNEL | ASYNCNL) || (LOWEST..=highest).contains(&self.code);
+        !known && self.fields[KEPT..].iter().any(|b| *b != 0)
+    }
     /// What rt_sigqueueinfo(2) was given, as signal `signal`.
     #[must_use]
     pub fn decode(&self, signal: Signal) -> SigInfo {

@@ -134,7 +134,8 @@ impl Mm {
     /// # Errors
     /// EINVAL, ENOMEM, EBUSY.
     pub fn sync(&self, start: u64, len: u64, write_back: bool, drop: bool) -> Result<(), Errno> {
-        let len = round_up(len).ok_or(Errno::ENOMEM)?;
+        // As on Linux what is too long to be rounded up becomes nothing.
+        let len = round_up(len).unwrap_or(0);
         let end = start.checked_add(len).ok_or(Errno::ENOMEM)?;
         if len == 0 {
             return Ok(());
@@ -232,7 +233,8 @@ impl Mm {
     ) -> Result<(), Errno> {
         let end = self.user_end();
         self.edit(|inner| {
-            if (current || future) && (inner.vmas.total_pages() << PAGE_SHIFT) > limits.locked {
+            // MCL_FUTURE alone is held against the limit by the mappings to come.
+            if current && (inner.vmas.total_pages() << PAGE_SHIFT) > limits.locked {
                 return Err(Errno::ENOMEM);
             }
             inner.lock_future = future;

@@ -15,6 +15,9 @@ pub enum FutexKey {
         mm: u64,
         /// Its address.
         addr: u64,
+        /// The caller says so (FUTEX_PRIVATE_FLAG). Who does not say so is another waiter on the
+        /// same word.
+        declared: bool,
     },
     /// In memory that several address spaces may map.
     Shared {
@@ -53,7 +56,7 @@ impl Mm {
         if addr >= self.user_end() {
             return Err(Errno::EFAULT);
         }
-        let private = FutexKey::Private { mm: self.id(), addr };
+        let private = FutexKey::Private { mm: self.id(), addr, declared: !shared };
         if !shared {
             return Ok(private);
         }

@@ -162,8 +162,29 @@ impl Channel {
         self.reader.wake_for(Ready::IN | Ready::RDNORM);
         Ok(done)
     }
-    /// Sends one byte out of band (MSG_OOB of tcp(7)).
-    pub fn send_urgent(&self, byte: u8) {
+    /// Sends bytes of which the last goes out of band (MSG_OOB of tcp(7) and unix(7)).
+    ///
+    /// # Errors
+    /// As [`Channel::send`].
+    pub fn send_with_urgent(
+        &self,
+        src: &mut Source<'_>,
+        out: &mut Outgoing,
+        blocked: &Arc<WaitQueue>,
+    ) -> Result<usize, Errno> {
+        /// More is not taken at once.
+        const MOST: usize = 512 * 1024;
+        let mut bytes = vec![0; src.left().min(MOST)];
+        let n = src.take(&mut bytes)?;
+        let Some((last, before)) = bytes[..n].split_last() else { return Ok(0) };
+        if self.has_ended() || self.is_deaf() {
+            return Err(Errno::EPIPE);
+        }
+        self.send(&mut Source::kernel(before), out, None, None, blocked)?;
+        self.send_urgent(*last);
+        Ok(n)
+    }
+    fn send_urgent(&self, byte: u8) {
         let mut state = self.state();
         state.urgent = Some(byte);
         state.urgent_at = Some(state.written);
@@ -174,10 +195,13 @@ impl Channel {
     ///
     /// # Errors
     /// EINVAL if there is none.
-    pub fn recv_urgent(&self, peek: bool) -> Result<u8, Errno> {
-        let mut state = self.state();
-        let byte = if peek { state.urgent } else { state.urgent.take() };
-        byte.ok_or(Errno::EINVAL)
+    pub fn recv_urgent(&self, dst: &mut Sink<'_>, peek: bool) -> Result<Received, Errno> {
+        let byte = {
+            let mut state = self.state();
+            if peek { state.urgent } else { state.urgent.take() }
+        };
+        let stored = dst.put(&[byte.ok_or(Errno::EINVAL)?])?;
+        Ok(Received { stored, full: 1, urgent: true, ..Received::default() })
     }
     /// The next byte to be read is the one behind the urgent byte (SIOCATMARK).
     pub fn at_mark(&self) -> bool {

@@ -27,7 +27,7 @@ use crate::{
     fs::{
         buf::{Sink, Source},
         file::{FileOps, OpenFile, Ready},
-        inode::{Attr, mode},
+        nameless::Nameless,
     },
     wait::WaitQueue,
 };
@@ -87,6 +87,13 @@ pub trait Protocol: Send + Sync + Any {
     /// # Errors
     /// As connect(2).
     fn connect(&self, addr: &Addr, how: &Connect) -> Result<(), Errno>;
+    /// Whether a send of `len` bytes, `urgent` or not, is refused whatever its destination.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP, EMSGSIZE, EPIPE.
+    fn admits(&self, _len: usize, _urgent: bool) -> Result<(), Errno> {
+        Ok(())
+    }
     /// send(2).
     ///
     /// # Errors
@@ -151,6 +158,8 @@ pub trait Protocol: Send + Sync + Any {
 pub struct Socket {
     /// A number for fstat(2) and `/proc/PID/fd`.
     pub id: u64,
+    /// Mode and owner.
+    pub nameless: Nameless,
     /// Its family.
     pub family: Family,
     /// Its type.
@@ -162,6 +171,19 @@ pub struct Socket {
 }
 
 impl Socket {
+    /// What Linux calls the protocol (`struct proto`), with a NUL.
+    #[must_use]
+    pub fn protocol_name(&self) -> &'static [u8] {
+        match (self.family, self.kind) {
+            (Family::Unix, Kind::Stream) => b"UNIX-STREAM\0",
+            (Family::Unix, _) => b"UNIX\0",
+            (Family::V4, Kind::Stream) => b"TCP\0",
+            (Family::V4, _) => b"UDP\0",
+            (Family::V6, Kind::Stream) => b"TCPv6\0",
+            (Family::V6, _) => b"UDPv6\0",
+            (Family::Netlink, _) => b"NETLINK\0",
+        }
+    }
     /// Bounds of blocking operations: receive, send.
     #[must_use]
     pub fn timeouts(&self) -> (Option<Duration>, Option<Duration>) {
@@ -182,14 +204,19 @@ impl Socket {
     /// # Errors
     /// As send(2).
     pub fn write_by(&self, who: Ucred, src: &mut Source<'_>) -> Result<usize, Errno> {
+        self.ops.admits(src.left(), false)?;
         let creds = (self.family == Family::Unix).then_some(who);
         self.ops.send(src, &mut Outgoing { creds, ..Outgoing::default() })
     }
 }
 
 impl FileOps for Socket {
+    fn positioned(&self) -> bool {
+        false
+    }
     fn read(&self, _file: &OpenFile, dst: &mut Sink<'_>) -> Result<usize, Errno> {
-        if dst.left() == 0 && self.kind == Kind::Stream {
+        // Not even a message is taken (`sock_read_iter()`).
+        if dst.left() == 0 {
             return Ok(0);
         }
         self.ops.recv(dst, Receive::default()).map(|got| got.stored)
@@ -203,10 +230,8 @@ impl FileOps for Socket {
     fn queue(&self) -> Option<Arc<WaitQueue>> {
         Some(self.ops.endpoint().queue.clone())
     }
-    fn attr(&self, _file: &OpenFile) -> Result<Attr, Errno> {
-        let owner = self.ops.endpoint().owner;
-        let attr = Attr { ino: self.id, mode: mode::SOCK | 0o777, ..Attr::default() };
-        Ok(Attr { nlink: 1, blksize: 4096, uid: owner.uid, gid: owner.gid, ..attr })
+    fn nameless(&self) -> Option<&Nameless> {
+        Some(&self.nameless)
     }
     fn describe(&self) -> String {
         format!("socket:[{}]", self.id)

@@ -26,7 +26,8 @@ use crate::{
     fs::{
         buf::{Sink, Source},
         file::{FileOps, OpenFile, OpenFlags, Ready},
-        inode::{Attr, mode},
+        inode::mode,
+        nameless::Nameless,
     },
     wait::WaitQueue,
 };
@@ -64,6 +65,8 @@ struct State {
 pub struct Pipe {
     /// A number for fstat(2) and `/proc/PID/fd`.
     pub id: u64,
+    /// Mode and owner, but for a FIFO.
+    nameless: Nameless,
     state: Mutex<State>,
     queue: Arc<WaitQueue>,
 }
@@ -127,10 +130,8 @@ impl State {
     }
     /// Moves bytes from `src` until it or the room ends.
     fn write(&mut self, src: &mut Source<'_>, packet: bool) -> Result<usize, Errno> {
-        let mut done = 0;
-        if !packet {
-            done = self.merge(src, src.left() % SLOT)?;
-        }
+        // Behind what is no packet even a packet's bytes go, if they fit (`pipe_write()`).
+        let mut done = self.merge(src, src.left() % SLOT)?;
         while src.left() > 0 && !self.is_full() {
             let index = self.index(self.used);
             let slot = &mut self.slots[index];
@@ -158,9 +159,9 @@ impl State {
 }
 
 impl Pipe {
-    /// A pipe nobody has open.
+    /// A pipe nobody has open, made by this user and group.
     #[must_use]
-    pub fn new(id: u64) -> Arc<Pipe> {
+    pub fn new(id: u64, owner: (u32, u32)) -> Arc<Pipe> {
         let mut slots = Vec::new();
         slots.resize_with(DEFAULT_SLOTS, Slot::default);
         let state = State {
@@ -172,16 +173,19 @@ impl Pipe {
             reader_opens: 0,
             writer_opens: 0,
         };
-        Arc::new(Pipe { id, state: Mutex::new(state), queue: WaitQueue::new() })
+        let nameless = Nameless::new(id, mode::FIFO | 0o600, owner);
+        Arc::new(Pipe { id, nameless, state: Mutex::new(state), queue: WaitQueue::new() })
     }
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
     /// pipe(2): the read and the write end.
     #[must_use]
-    pub fn pair(id: u64, flags: OpenFlags) -> (Arc<OpenFile>, Arc<OpenFile>) {
-        let pipe = Pipe::new(id);
-        let reader = OpenFile::new(PipeEnd::open(&pipe, true, false, false), flags);
+    pub fn pair(id: u64, owner: (u32, u32), flags: OpenFlags) -> (Arc<OpenFile>, Arc<OpenFile>) {
+        let pipe = Pipe::new(id, owner);
+        // Packets are made by who writes.
+        let read_flags = flags - OpenFlags::DIRECT;
+        let reader = OpenFile::new(PipeEnd::open(&pipe, true, false, false), read_flags);
         let writer =
             OpenFile::new(PipeEnd::open(&pipe, false, true, false), flags | OpenFlags::WRONLY);
         (reader, writer)
@@ -300,6 +304,9 @@ impl Drop for PipeEnd {
 }
 
 impl FileOps for PipeEnd {
+    fn positioned(&self) -> bool {
+        false
+    }
     fn read(&self, _file: &OpenFile, dst: &mut Sink<'_>) -> Result<usize, Errno> {
         if dst.left() == 0 {
             return Ok(0);
@@ -359,9 +366,8 @@ impl FileOps for PipeEnd {
     fn queue(&self) -> Option<Arc<WaitQueue>> {
         Some(self.pipe.queue.clone())
     }
-    fn attr(&self, _file: &OpenFile) -> Result<Attr, Errno> {
-        let attr = Attr { ino: self.pipe.id, mode: mode::FIFO | 0o600, ..Attr::default() };
-        Ok(Attr { nlink: 1, blksize: 4096, ..attr })
+    fn nameless(&self) -> Option<&Nameless> {
+        Some(&self.pipe.nameless)
     }
     /// Another end, of whichever kind is asked for; unlike a FIFO's it waits for no peer.
     fn reopen(&self, _file: &OpenFile, flags: OpenFlags) -> Result<Arc<dyn FileOps>, Errno> {

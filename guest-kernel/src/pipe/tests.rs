@@ -12,7 +12,7 @@ fn read(file: &OpenFile, len: usize) -> Result<Vec<u8>, Errno> {
     Ok(buf)
 }
 fn pair() -> (Arc<OpenFile>, Arc<OpenFile>) {
-    Pipe::pair(1, OpenFlags::empty())
+    Pipe::pair(1, (0, 0), OpenFlags::empty())
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn resizing_keeps_the_bytes() {
 
 #[test]
 fn packets_keep_their_bounds() {
-    let (r, w) = Pipe::pair(1, OpenFlags::DIRECT);
+    let (r, w) = Pipe::pair(1, (0, 0), OpenFlags::DIRECT);
     assert_eq!(write(&w, b"one"), Ok(3));
     assert_eq!(write(&w, b"two"), Ok(3));
     assert_eq!(read(&r, 100), Ok(b"one".to_vec()));

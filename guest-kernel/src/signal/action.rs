@@ -7,7 +7,7 @@ use bitflags::bitflags;
 use super::{Signal, number::SIGCHLD, set::SigSet};
 
 bitflags! {
-    /// sa_flags, x86-64 values. Unknown bits are kept and without effect, as in Linux.
+    /// sa_flags, x86-64 values. Unknown bits are cleared, so that programs can find out what there is.
     #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
     pub struct ActionFlags: u64 {
         /// SA_NOCLDSTOP.

@@ -52,6 +52,9 @@ impl SignalFd {
 }
 
 impl FileOps for SignalFd {
+    fn moves(&self) -> (bool, bool) {
+        (true, false)
+    }
     fn read(&self, _file: &OpenFile, dst: &mut Sink<'_>) -> Result<usize, Errno> {
         const RECORD: usize = size_of::<SignalfdInfo>();
         if dst.left() < RECORD {
@@ -77,6 +80,13 @@ impl FileOps for SignalFd {
     }
     fn queue(&self) -> Option<Arc<WaitQueue>> {
         Some(self.arrivals.clone())
+    }
+    fn seek(&self, _file: &OpenFile, _offset: i64, _whence: u32) -> Result<u64, Errno> {
+        // `noop_llseek()`.
+        Ok(0)
+    }
+    fn positioned(&self) -> bool {
+        false
     }
     fn describe(&self) -> String {
         "anon_inode:[signalfd]".to_owned()

@@ -106,7 +106,12 @@ impl TaskSignals {
     /// `deliver` has something to do: attention or a temporary mask to end.
     #[must_use]
     pub fn busy(&self) -> bool {
-        self.attention() || self.temporary.load(Ordering::Acquire)
+        self.attention() || self.temporary()
+    }
+    /// There is a temporary mask to end.
+    #[must_use]
+    pub fn temporary(&self) -> bool {
+        self.temporary.load(Ordering::Acquire)
     }
     pub(super) fn set_attention(&self, on: bool) -> bool {
         self.attention.swap(on, Ordering::AcqRel)

@@ -409,7 +409,7 @@ impl Task {
     /// Something must be dealt with before the guest runs again or a wait goes on.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        self.must_exit() || crate::signal::pending(self)
+        self.must_exit() || self.signals.temporary() || crate::signal::pending(self)
     }
 }
 

@@ -24,6 +24,12 @@ impl PidFd {
 }
 
 impl FileOps for PidFd {
+    fn moves(&self) -> (bool, bool) {
+        (false, false)
+    }
+    fn positioned(&self) -> bool {
+        false
+    }
     fn poll(&self, _file: &OpenFile) -> Ready {
         if self.process.has_ended() { Ready::IN | Ready::RDNORM } else { Ready::empty() }
     }

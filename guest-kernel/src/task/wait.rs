@@ -81,7 +81,8 @@ pub fn look(task: &Arc<Task>, who: Who, what: What) -> Result<Option<News>, Errn
         if !fits || what.clones.is_some_and(|clones| clones != (node.exit_signal != SIGCHLD)) {
             continue;
         }
-        any = true;
+        // One that has ended does nothing else any more.
+        any |= node.zombie.is_none() || what.exited;
         let process = node.process.clone();
         if let Some(status) = node.zombie {
             if what.exited {

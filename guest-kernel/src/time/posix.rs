@@ -152,16 +152,11 @@ impl PosixTimers {
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    /// Makes a disarmed timer for `process`; its id. `notify` is asked for with that id.
+    /// The next timer's number.
     ///
     /// # Errors
     /// EAGAIN if there are too many.
-    pub fn create(
-        &self,
-        process: &Process,
-        base: Base,
-        notify: impl FnOnce(i32) -> Notify,
-    ) -> Result<i32, Errno> {
+    pub fn number(&self) -> Result<i32, Errno> {
         let mut table = self.table();
         if table.timers.len() >= MOST {
             return Err(Errno::EAGAIN);
@@ -171,10 +166,13 @@ impl PosixTimers {
             id = id.checked_add(1).unwrap_or(0);
         }
         table.next = id.checked_add(1).unwrap_or(0);
-        let shared = Arc::new(Shared { id, notify: notify(id), overrun: AtomicI32::new(0) });
-        let timer = Timer::new(&process.kernel, base, Box::new(Expiry(shared.clone())));
-        table.timers.insert(id, Arc::new(PosixTimer { timer, shared }));
         Ok(id)
+    }
+    /// Makes the disarmed timer `id`, a number of [`PosixTimers::number`], for `process`.
+    pub fn create(&self, process: &Process, base: Base, id: i32, notify: Notify) {
+        let shared = Arc::new(Shared { id, notify, overrun: AtomicI32::new(0) });
+        let timer = Timer::new(&process.kernel, base, Box::new(Expiry(shared.clone())));
+        self.table().timers.insert(id, Arc::new(PosixTimer { timer, shared }));
     }
     /// The timer `id`.
     ///

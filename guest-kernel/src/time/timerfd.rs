@@ -97,6 +97,9 @@ impl TimerFd {
 const SET_TICKS: u32 = 0x4008_5400;
 
 impl FileOps for TimerFd {
+    fn moves(&self) -> (bool, bool) {
+        (true, false)
+    }
     fn read(&self, _file: &OpenFile, dst: &mut Sink<'_>) -> Result<usize, Errno> {
         if dst.left() < 8 {
             return Err(Errno::EINVAL);
@@ -125,6 +128,13 @@ impl FileOps for TimerFd {
         self.ticks().count = ticks;
         self.queue.wake();
         Ok(0)
+    }
+    fn seek(&self, _file: &OpenFile, _offset: i64, _whence: u32) -> Result<u64, Errno> {
+        // `noop_llseek()`.
+        Ok(0)
+    }
+    fn positioned(&self) -> bool {
+        false
     }
     fn describe(&self) -> String {
         "anon_inode:[timerfd]".to_owned()

@@ -420,6 +420,9 @@ impl Terminal for Tty {
 /// A terminal that is no more.
 struct Gone;
 impl FileOps for Gone {
+    fn positioned(&self) -> bool {
+        false
+    }
     fn as_any(&self) -> &dyn Any {
         self
     }
@@ -445,6 +448,9 @@ impl Drop for Slave {
 }
 
 impl FileOps for Slave {
+    fn positioned(&self) -> bool {
+        false
+    }
     fn admit(&self, task: &Arc<Task>, write: bool) -> Result<(), Stop> {
         if !write {
             return self.tty.admit(task, SIGTTIN);

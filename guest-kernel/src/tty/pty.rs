@@ -47,6 +47,9 @@ impl Drop for Master {
 }
 
 impl FileOps for Master {
+    fn positioned(&self) -> bool {
+        false
+    }
     fn read(&self, _file: &OpenFile, dst: &mut Sink<'_>) -> Result<usize, Errno> {
         let bytes = {
             let mut state = self.tty.state();

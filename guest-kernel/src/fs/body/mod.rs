@@ -139,7 +139,8 @@ impl Body {
                 edits: 0,
             }),
             mappers: Mappers::default(),
-            seals: AtomicU32::new(0),
+            // Only memfd_create(2) makes files that can be sealed.
+            seals: AtomicU32::new(super::tmpfs::file::seal::SEAL),
             open_writers: AtomicU32::new(0),
             programs: AtomicU32::new(0),
             writers: Mutex::new(()),
@@ -174,6 +175,10 @@ impl Body {
     /// memfd_create(2) seals (F_SEAL_*).
     pub fn seals(&self) -> u32 {
         self.seals.load(Ordering::Relaxed)
+    }
+    /// Sets the seals of a file that nobody else knows yet.
+    pub fn set_seals(&self, seals: u32) {
+        self.seals.store(seals, Ordering::Relaxed);
     }
     /// Adds seals.
     pub fn add_seals(&self, seals: u32) {

@@ -33,6 +33,12 @@ struct Space {
 }
 
 impl FileOps for Space {
+    fn moves(&self) -> (bool, bool) {
+        (false, false)
+    }
+    fn positioned(&self) -> bool {
+        false
+    }
     fn attr(&self, _file: &OpenFile) -> Result<Attr, Errno> {
         let attr = Attr { dev: 4, ino: self.number, mode: mode::REG | 0o444, ..Attr::default() };
         Ok(Attr { nlink: 1, blksize: 4096, ..attr })

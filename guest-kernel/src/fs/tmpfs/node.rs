@@ -14,7 +14,7 @@ use std::{
 use super::{
     TmpFs,
     dir::{Entries, Entry, Look},
-    file::RegularFile,
+    file::{RegularFile, seal},
 };
 use crate::{
     error::Errno,
@@ -301,6 +301,13 @@ impl Node {
                 return Ok(());
             }
         }
+        let whiteout = if flags.contains(RenameFlags::WHITEOUT) {
+            let (uid, gid) = (who.creds.fsuid, who.creds.fsgid);
+            let new = NewNode { mode: mode::CHR, uid, gid, rdev: 0, target: Vec::new() };
+            Some(self.make(who, &new)?)
+        } else {
+            None
+        };
         let now = self.fs.now();
         if flags.contains(RenameFlags::EXCHANGE) {
             let target = target.ok_or(Errno::ENOENT)?;
@@ -327,6 +334,9 @@ impl Node {
                 target.dropped();
             }
             from_entries.remove(name);
+            if let Some(whiteout) = whiteout {
+                from_entries.insert(name, Entry::Node(whiteout));
+            }
             let entries = to_guard.as_deref_mut().unwrap_or(&mut from_entries);
             entries.insert(to_name, Entry::Node(moving.clone()));
             moving.meta().ctime = now;
@@ -391,6 +401,10 @@ impl Inode for Node {
         }
         let mut meta = self.meta();
         if let Some(bits) = change.mode {
+            let sealed = self.body().is_some_and(|body| body.seals() & seal::EXEC != 0);
+            if sealed && (meta.mode ^ bits) & 0o111 != 0 {
+                return Err(Errno::EPERM);
+            }
             meta.mode = (meta.mode & mode::FMT) | (bits & mode::PERM);
         }
         meta.uid = change.uid.unwrap_or(meta.uid);

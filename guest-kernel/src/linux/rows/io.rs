@@ -2,7 +2,7 @@
 
 use crate::{
     linux::{
-        sys::{io, splice},
+        sys::{io, ioctl, splice},
         table::Row,
     },
     row,
@@ -25,7 +25,7 @@ pub static ROWS: &[Row] = &[
     row!(328, pwritev2(fd: Fd, iov: IovIn(2), iovcnt: Int, offset: Int, high: Hex, flags: Hex)
         => io::pwritev2, Full),
     row!(8, lseek(fd: Fd, offset: Int, whence: Enum("seek")) => io::lseek, Full),
-    row!(16, ioctl(fd: Fd, request: Enum("ioctl"), argp: Hex) => io::ioctl, Partial,
+    row!(16, ioctl(fd: Fd, request: Enum("ioctl"), argp: Hex) => ioctl::ioctl, Partial,
         "what each kind of file has; no FICLONE"),
     row!(40, sendfile(out_fd: Fd, in_fd: Fd, offset: StructIn("offset"), count: Size) => io::sendfile, Full),
     row!(326, copy_file_range(fd_in: Fd, off_in: StructIn("offset"), fd_out: Fd, off_out: StructIn("offset"), len: Size,

@@ -1,15 +1,17 @@
 //! mkdir(2), rmdir(2), rename(2), link(2), symlink(2), unlink(2), readlink(2), mknod(2),
 //! getdents(2).
 
-use super::path::{self, AT_FDCWD, actor, at, start, target, text};
+use super::path::{self, AT_FDCWD, actor, at, start, target, text, text_or_empty};
 use crate::{
     call::Cx,
     creds::cap,
     error::{Errno, SysResult},
     fs::{
+        flags::Resolve,
         inode::{DirEntry, RenameFlags, mode},
         inotify::Events,
         vfs,
+        walk::Walk,
     },
     linux::layout_fs,
     num::Word,
@@ -51,9 +53,6 @@ pub fn symlink(cx: &mut Cx<'_>, target: u64, path: u64) -> SysResult {
 /// symlinkat(2).
 pub fn symlinkat(cx: &mut Cx<'_>, target: u64, dirfd: i32, path: u64) -> SysResult {
     let link_text = text(cx, target)?;
-    if link_text.is_empty() {
-        return Err(Errno::ENOENT.into());
-    }
     make(cx, dirfd, path, mode::LNK, 0, &link_text)
 }
 /// link(2).
@@ -73,7 +72,13 @@ pub fn linkat(
         return Err(Errno::EINVAL.into());
     }
     let who = actor(cx);
-    if flags & at::EMPTY_PATH != 0 && !who.creds.capable(cap::DAC_READ_SEARCH) {
+    if flags & at::EMPTY_PATH != 0
+        && old_dir != AT_FDCWD
+        && !who.creds.capable(cap::DAC_READ_SEARCH)
+        && text_or_empty(cx, old)?.is_empty()
+    {
+        // Not even by who opened it, as before Linux 6.10.
+        cx.files().get(old_dir)?;
         return Err(Errno::ENOENT.into());
     }
     let nofollow = if flags & at::SYMLINK_FOLLOW == 0 { at::SYMLINK_NOFOLLOW } else { 0 };
@@ -113,7 +118,7 @@ pub fn rename(cx: &mut Cx<'_>, old: u64, new: u64) -> SysResult {
 pub fn renameat(cx: &mut Cx<'_>, old_dir: i32, old: u64, new_dir: i32, new: u64) -> SysResult {
     renameat2(cx, old_dir, old, new_dir, new, 0)
 }
-/// renameat2(2). RENAME_WHITEOUT is refused as by a file system without whiteouts.
+/// renameat2(2).
 pub fn renameat2(
     cx: &mut Cx<'_>,
     old_dir: i32,
@@ -123,15 +128,19 @@ pub fn renameat2(
     flags: u32,
 ) -> SysResult {
     let flags = RenameFlags::from_bits(flags).ok_or(Errno::EINVAL)?;
-    let both = RenameFlags::NOREPLACE | RenameFlags::EXCHANGE;
-    if flags.contains(both) || flags.contains(RenameFlags::WHITEOUT) {
+    let alone = RenameFlags::NOREPLACE | RenameFlags::WHITEOUT;
+    if flags.contains(RenameFlags::EXCHANGE) && flags.intersects(alone) {
         return Err(Errno::EINVAL.into());
     }
     let who = actor(cx);
-    let (old, new) = (text(cx, old)?, text(cx, new)?);
-    let from = start(cx, &who, old_dir, &old)?;
-    let to = start(cx, &who, new_dir, &new)?;
-    vfs::rename(&who, (&from, &old), (&to, &new), flags)?;
+    // All of the old path but its last component is walked before the new one is looked at.
+    let parent = |dirfd, addr| {
+        let path = text(cx, addr)?;
+        let start = start(cx, &who, dirfd, &path)?;
+        Walk::new(&who, &start, Resolve::empty()).parent(&start, &path)
+    };
+    let (from, to) = (parent(old_dir, old)?, parent(new_dir, new)?);
+    vfs::rename(&who, from, to, flags)?;
     Ok(0)
 }
 /// readlink(2).
@@ -142,10 +151,13 @@ pub fn readlink(cx: &mut Cx<'_>, path: u64, buf: u64, size: i32) -> SysResult {
 pub fn readlinkat(cx: &mut Cx<'_>, dirfd: i32, path: u64, buf: u64, size: i32) -> SysResult {
     let room = usize::try_from(size).ok().filter(|s| *s > 0).ok_or(Errno::EINVAL)?;
     let who = actor(cx);
-    let name = text(cx, path)?;
+    let name = text_or_empty(cx, path)?;
     let place = if name.is_empty() {
         // readlinkat(2) reads the link an O_PATH | O_NOFOLLOW descriptor refers to.
-        let place = cx.files().get(dirfd).map_err(|_| Errno::ENOENT)?.path.clone();
+        let place = match dirfd {
+            AT_FDCWD => None,
+            dirfd => cx.files().get(dirfd)?.path.clone(),
+        };
         place.filter(|p| p.attr().is_ok_and(|a| a.is_symlink())).ok_or(Errno::ENOENT)?
     } else {
         let from = start(cx, &who, dirfd, &name)?;

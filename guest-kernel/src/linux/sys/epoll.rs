@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::poll::{read_timespec, with_mask};
+use super::{
+    path::file,
+    poll::{read_timespec, with_mask},
+};
 use crate::{
     call::Cx,
     epoll::{Epoll, Interest, Mode},
@@ -64,8 +67,7 @@ pub fn epoll_ctl(cx: &mut Cx<'_>, epfd: i32, op: i32, fd: i32, event: u64) -> Sy
         CTL_DEL => EpollEvent { events: 0, data: 0 },
         _ => cx.mm().read_obj(event)?,
     };
-    let set = cx.files().get(epfd)?;
-    let file = cx.files().get(fd)?;
+    let (set, file) = (file(cx, epfd)?, file(cx, fd)?);
     if file.ops.queue().is_none() {
         return Err(Errno::EPERM.into());
     }
@@ -90,13 +92,16 @@ fn wait_for(
     max: i32,
     timeout: Option<Duration>,
 ) -> SysResult {
+    let set = file(cx, epfd)?;
     if !(1..=MAX_EVENTS).contains(&max) {
         return Err(Errno::EINVAL.into());
     }
-    let set = cx.files().get(epfd)?;
-    let epoll = set.downcast::<Epoll>().ok_or(Errno::EINVAL)?;
     let mm = cx.mm();
     let size = size_of::<EpollEvent>() as u64;
+    if !mm.in_user_range(events, u64::from(max.cast_unsigned()) * size) {
+        return Err(Errno::EFAULT.into());
+    }
+    let epoll = set.downcast::<Epoll>().ok_or(Errno::EINVAL)?;
     let count = epoll.collect(usize::try_from(max).unwrap_or(0), |nth, ready, data| {
         let at = events.checked_add(nth as u64 * size).ok_or(Errno::EFAULT)?;
         mm.write_obj(at, &EpollEvent { events: ready.bits(), data })

@@ -13,9 +13,10 @@ use crate::{
         file::{OpenFile, OpenFlags},
         inode::{Actor, Inode, NewNode, mode},
         lease::Kind,
-        lock::{Lock, LockList, Owner},
+        lock::{Lock, Owner},
         mount::{Mount, MountFlags},
         tmpfs::{TmpFs, file::RegularFile, file::seal},
+        vfs,
     },
     linux::layout_fs::Flock,
     num::{Word, ret_i32},
@@ -91,6 +92,11 @@ fn set_flags(cx: &Cx<'_>, file: &Arc<OpenFile>, fd: i32, flags: u32) -> SysResul
             return Err(Errno::EPERM.into());
         }
     }
+    let attr = file.attr()?;
+    let fifo = attr.mode & mode::FMT == mode::FIFO;
+    if new.contains(OpenFlags::DIRECT) && !fifo && !vfs::takes_direct(&attr, &*file.ops) {
+        return Err(Errno::EINVAL.into());
+    }
     file.set_flags((file.flags() - settable) | new);
     Async::follow(cx.kernel(), file, fd);
     Ok(0)
@@ -109,6 +115,7 @@ fn set_lease(cx: &Cx<'_>, file: &Arc<OpenFile>, fd: i32, kind: u32) -> SysResult
         1 => Kind::Write,
         2 => {
             held.unset(file.address())?;
+            file.set_flags(file.flags() - OpenFlags::ASYNC);
             *file.owner.lock().unwrap_or_else(PoisonError::into_inner) = SignalOwner::default();
             return Ok(0);
         }
@@ -121,6 +128,8 @@ fn set_lease(cx: &Cx<'_>, file: &Arc<OpenFile>, fd: i32, kind: u32) -> SysResult
         return Err(Errno::EINVAL.into());
     }
     held.set(file, fd, kind)?;
+    // Its breaking is told as readiness is (`lease_setup()`).
+    file.set_flags(file.flags() | OpenFlags::ASYNC);
     let mut owner = file.owner.lock().unwrap_or_else(PoisonError::into_inner);
     if owner.id == 0 {
         (owner.kind, owner.id) = (1, cx.task.process.pid);
@@ -150,7 +159,8 @@ fn owner(cx: &Cx<'_>, file: &OpenFile, command: u32, arg: u64) -> SysResult {
             Ok(ret_i32(if owner.kind == PGRP { -owner.id } else { owner.id }))
         }
         10 => {
-            lock().signal = u8::try_from(arg).ok().filter(|s| *s <= 64).ok_or(Errno::EINVAL)?;
+            lock().signal =
+                u8::try_from(arg.low_u32()).ok().filter(|s| *s <= 64).ok_or(Errno::EINVAL)?;
             Ok(0)
         }
         11 => Ok(u64::from(lock().signal)),
@@ -172,11 +182,13 @@ fn owner(cx: &Cx<'_>, file: &OpenFile, command: u32, arg: u64) -> SysResult {
 fn hint(cx: &Cx<'_>, file: &OpenFile, command: u32, addr: u64) -> SysResult {
     const EXTREME: u64 = 5;
     // The hints of a description (F_GET_FILE_RW_HINT) are gone from Linux.
-    if command > 1036 || file.path.is_none() {
+    if command > 1036 {
         return Err(Errno::EINVAL.into());
     }
     if command == 1035 {
         cx.mm().write_obj(addr, &0u64)?;
+    } else if !crate::fs::perm::owns(&cx.task.creds(), &file.attr()?) {
+        return Err(Errno::EPERM.into());
     } else if cx.mm().read_obj::<u64>(addr)? > EXTREME {
         return Err(Errno::EINVAL.into());
     }
@@ -210,12 +222,20 @@ fn pipe_size(cx: &Cx<'_>, file: &OpenFile, command: u32, arg: u64) -> SysResult 
 }
 
 fn add_seals(file: &OpenFile, seals: u32) -> SysResult {
+    if !file.writable() {
+        return Err(Errno::EPERM.into());
+    }
     let regular = file.downcast::<RegularFile>().ok_or(Errno::EINVAL)?;
     if seals & !0x3f != 0 {
         return Err(Errno::EINVAL.into());
     }
-    if !file.writable() || regular.body().seals() & seal::SEAL != 0 {
+    if regular.body().seals() & seal::SEAL != 0 {
         return Err(Errno::EPERM.into());
+    }
+    let mut seals = seals;
+    if seals & seal::EXEC != 0 && file.attr()?.mode & 0o111 != 0 {
+        // What stays executable is not written any more.
+        seals |= seal::SHRINK | seal::GROW | seal::WRITE | seal::FUTURE_WRITE;
     }
     if seals & seal::WRITE != 0 {
         let body = regular.body();
@@ -238,15 +258,18 @@ fn range(file: &OpenFile, raw: &Flock) -> Result<(u64, u64), Errno> {
         _ => return Err(Errno::EINVAL),
     };
     let start = base.cast_signed().checked_add(raw.start).ok_or(Errno::EOVERFLOW)?;
-    let (start, end) = match raw.len {
-        0 => (start, i64::MAX),
-        len if len > 0 => (start, start.checked_add(len).ok_or(Errno::EOVERFLOW)?),
-        len => (start.checked_add(len).ok_or(Errno::EINVAL)?, start),
-    };
-    let whole = end == i64::MAX;
     let start = u64::try_from(start).map_err(|_| Errno::EINVAL)?;
-    let end = if whole { u64::MAX } else { u64::try_from(end).map_err(|_| Errno::EINVAL)? };
-    Ok((start, end))
+    // The last byte there may be (OFFSET_MAX) is the end of what reaches to the end.
+    const PAST: u64 = 1 << 63;
+    match (raw.len.unsigned_abs(), raw.len < 0) {
+        (0, _) => Ok((start, u64::MAX)),
+        (len, true) => Ok((start.checked_sub(len).ok_or(Errno::EINVAL)?, start)),
+        (len, false) => match start + len {
+            PAST => Ok((start, u64::MAX)),
+            end if end < PAST => Ok((start, end)),
+            _ => Err(Errno::EOVERFLOW),
+        },
+    }
 }
 
 const RDLCK: i16 = 0;
@@ -256,9 +279,6 @@ const UNLCK: i16 = 2;
 fn wanted(cx: &Cx<'_>, file: &Arc<OpenFile>, raw: &Flock, by_file: bool) -> Result<Lock, Errno> {
     let (start, end) = range(file, raw)?;
     let owner = if by_file {
-        if raw.pid != 0 {
-            return Err(Errno::EINVAL);
-        }
         Owner::File(file.address())
     } else {
         Owner::Table(Arc::as_ptr(&cx.files()).addr(), cx.task.process.pid)
@@ -268,9 +288,6 @@ fn wanted(cx: &Cx<'_>, file: &Arc<OpenFile>, raw: &Flock, by_file: bool) -> Resu
     }
     Ok(Lock { owner, write: raw.kind == WRLCK, start, end })
 }
-fn locks(file: &OpenFile) -> Result<Arc<LockList>, Errno> {
-    Ok(file.path.as_ref().ok_or(Errno::EINVAL)?.inode().common().locks.clone())
-}
 
 fn get_lock(cx: &Cx<'_>, file: &Arc<OpenFile>, addr: u64, by_file: bool) -> SysResult {
     let mut raw: Flock = cx.mm().read_obj(addr)?;
@@ -279,7 +296,10 @@ fn get_lock(cx: &Cx<'_>, file: &Arc<OpenFile>, addr: u64, by_file: bool) -> SysR
         return Err(Errno::EINVAL.into());
     }
     let lock = wanted(cx, file, &raw, by_file)?;
-    match locks(file)?.conflict(&lock) {
+    if by_file && raw.pid != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    match file.locks().conflict(&lock) {
         None => raw.kind = UNLCK,
         Some(held) => {
             raw.kind = if held.write { WRLCK } else { RDLCK };
@@ -301,13 +321,16 @@ fn set_lock(cx: &Cx<'_>, file: &Arc<OpenFile>, addr: u64, command: u32) -> SysRe
     let by_file = command >= 37;
     let waits = command == 7 || command == 38;
     let lock = wanted(cx, file, &raw, by_file)?;
-    let locks = locks(file)?;
+    if (raw.kind == RDLCK && !file.readable()) || (raw.kind == WRLCK && !file.writable()) {
+        return Err(Errno::EBADF.into());
+    }
+    if by_file && raw.pid != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let locks = file.locks();
     if raw.kind == UNLCK {
         locks.unset(&lock);
         return Ok(0);
-    }
-    if (raw.kind == RDLCK && !file.readable()) || (raw.kind == WRLCK && !file.writable()) {
-        return Err(Errno::EBADF.into());
     }
     let (kernel, me) = (cx.kernel(), id(lock.owner));
     match locks.set(lock) {
@@ -335,15 +358,22 @@ fn id(owner: Owner) -> usize {
 /// flock(2).
 pub fn flock(cx: &mut Cx<'_>, fd: i32, operation: u32) -> SysResult {
     const NONBLOCK: u32 = 4;
-    let file = file(cx, fd)?;
+    const MAND: u32 = 32;
+    if operation & MAND != 0 {
+        // What is left of LOCK_MAND: nothing, of whatever descriptor.
+        return Ok(0);
+    }
     let write = match operation & !NONBLOCK {
         1 => Some(false),
         2 => Some(true),
         8 => None,
         _ => return Err(Errno::EINVAL.into()),
     };
-    let Some(path) = &file.path else { return Err(Errno::EBADF.into()) };
-    let locks = path.inode().common().locks.clone();
+    let file = file(cx, fd)?;
+    if write.is_some() && !file.readable() && !file.writable() {
+        return Err(Errno::EBADF.into());
+    }
+    let locks = file.locks();
     if locks.flock(Owner::File(file.address()), write) {
         return Ok(0);
     }
@@ -354,17 +384,25 @@ pub fn flock(cx: &mut Cx<'_>, fd: i32, operation: u32) -> SysResult {
 }
 
 /// memfd_create(2): a file of a tmpfs of its own, which is mounted nowhere. MFD_HUGETLB is refused
-/// as by a kernel without huge pages.
+/// as by a kernel without huge pages, once all else is seen to be right.
 pub fn memfd_create(cx: &mut Cx<'_>, name: u64, flags: u32) -> SysResult {
     const CLOEXEC: u32 = 1;
     const ALLOW_SEALING: u32 = 2;
+    const HUGETLB: u32 = 4;
     const NOEXEC_SEAL: u32 = 8;
     const EXEC: u32 = 16;
+    // MFD_HUGE_MASK << MFD_HUGE_SHIFT.
+    const HUGE_SIZE: u32 = 0x3f << 26;
+    let huge = flags & HUGETLB != 0;
     let known = CLOEXEC | ALLOW_SEALING | NOEXEC_SEAL | EXEC;
+    let known = if huge { known | HUGETLB | HUGE_SIZE } else { known };
     if flags & !known != 0 || flags & (NOEXEC_SEAL | EXEC) == NOEXEC_SEAL | EXEC {
         return Err(Errno::EINVAL.into());
     }
     let name = cx.mm().read_cstr(name, 250, Errno::EINVAL)?;
+    if huge {
+        return Err(Errno::ENOSYS.into());
+    }
     let who = Actor::of(cx.task);
     let kernel = cx.kernel();
     let root = TmpFs::create(kernel, "tmpfs", kernel.config.memory, 0o777);
@@ -372,7 +410,7 @@ pub fn memfd_create(cx: &mut Cx<'_>, name: u64, flags: u32) -> SysResult {
     let (uid, gid) = (who.creds.fsuid, who.creds.fsgid);
     let new = NewNode { mode: bits, uid, gid, rdev: 0, target: Vec::new() };
     let inode = root.inode().tmpfile(&who, &new)?;
-    let open = OpenFlags::RDWR;
+    let open = OpenFlags::RDWR | OpenFlags::LARGEFILE;
     // As on Linux, its first description does not keep it from being executed.
     let ops = inode.clone().open(&who, OpenFlags::empty())?;
     if let Some(regular) = ops.as_any().downcast_ref::<RegularFile>() {
@@ -381,7 +419,7 @@ pub fn memfd_create(cx: &mut Cx<'_>, name: u64, flags: u32) -> SysResult {
         if flags & NOEXEC_SEAL != 0 {
             seals |= seal::EXEC;
         }
-        regular.body().add_seals(seals);
+        regular.body().set_seals(seals);
     }
     let shown = [b"memfd:".as_slice(), &name].concat();
     let dentry = Dentry::nameless(&root, inode, &shown);

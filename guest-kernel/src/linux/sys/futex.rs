@@ -77,9 +77,6 @@ pub fn futex(
     let command = operation & !(op::PRIVATE | op::CLOCK_REALTIME);
     let private = operation & op::PRIVATE != 0;
     let realtime = operation & op::CLOCK_REALTIME != 0;
-    if realtime && !matches!(command, op::WAIT_BITSET | op::WAIT_REQUEUE_PI | op::LOCK_PI2) {
-        return Err(Errno::ENOSYS.into());
-    }
     let clock = match command {
         op::WAIT => ClockTime::Relative,
         op::LOCK_PI => ClockTime::Realtime,
@@ -88,12 +85,11 @@ pub fn futex(
     };
     let timed =
         matches!(command, op::WAIT | op::WAIT_BITSET | op::LOCK_PI | op::LOCK_PI2) && timeout != 0;
-    let deadline = if timed {
-        let time = read_timespec(&cx.mm(), timeout)?;
-        Some(limit(cx, clock, time))
-    } else {
-        None
-    };
+    let time = if timed { Some(read_timespec(&cx.mm(), timeout)?) } else { None };
+    if realtime && !matches!(command, op::WAIT_BITSET | op::WAIT_REQUEUE_PI | op::LOCK_PI2) {
+        return Err(Errno::ENOSYS.into());
+    }
+    let deadline = time.map(|time| limit(cx, clock, time));
     // In the other commands the time-out's place holds a second count.
     let count2 = timeout.low_u32();
     let futexes = cx.kernel().futexes.clone();
@@ -223,20 +219,21 @@ fn wake_op(
         4 => |word, argument| word ^ argument,
         _ => return Err(Errno::ENOSYS.into()),
     };
-    let compare: fn(&i32, &i32) -> bool = match encoded >> 24 & 15 {
-        0 => i32::eq,
-        1 => i32::ne,
-        2 => i32::lt,
-        3 => i32::le,
-        4 => i32::gt,
-        5 => i32::ge,
-        _ => return Err(Errno::ENOSYS.into()),
+    let compare: Option<fn(&i32, &i32) -> bool> = match encoded >> 24 & 15 {
+        0 => Some(i32::eq),
+        1 => Some(i32::ne),
+        2 => Some(i32::lt),
+        3 => Some(i32::le),
+        4 => Some(i32::gt),
+        5 => Some(i32::ge),
+        _ => None,
     };
     let mm = cx.mm();
     let counts = counts.map(at_least_one);
     let woken = cx.kernel().futexes.wake_op([&first, &second], counts, || {
         let old = mm.update_u32(addrs[1], |word| Some(modify(word, argument)))?;
-        Ok(compare(&old.cast_signed(), &compared))
+        // An unknown comparison is noticed once the word is changed.
+        Ok(compare.ok_or(Errno::ENOSYS)?(&old.cast_signed(), &compared))
     })?;
     Ok(woken as u64)
 }

@@ -1,10 +1,11 @@
-//! read(2), write(2), their vectored and positioned kinds, lseek(2), sendfile(2), sync(2), ioctl(2).
+//! read(2), write(2), their vectored and positioned kinds, lseek(2), sendfile(2), sync(2),
+//! truncate(2), fallocate(2).
 
 use std::sync::Arc;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{path::file, socket};
+use super::{path::file, signal::raise, socket};
 use crate::{
     call::Cx,
     error::{Errno, Stop, SysResult, Wait},
@@ -17,10 +18,10 @@ use crate::{
         perm,
     },
     mm::Mm,
-    net::Socket,
+    net::{Kind, Socket},
     num::Word,
     platform::USER_END,
-    signal::{SigInfo, number},
+    signal::number,
     task::process::rlimit,
 };
 
@@ -87,11 +88,17 @@ fn place(offset: i64) -> Result<Where, Errno> {
 
 pub(super) fn readable(cx: &Cx<'_>, fd: i32) -> Result<Arc<OpenFile>, Errno> {
     let file = file(cx, fd)?;
-    if file.readable() { Ok(file) } else { Err(Errno::EBADF) }
+    if !file.readable() {
+        return Err(Errno::EBADF);
+    }
+    if file.ops.moves().0 { Ok(file) } else { Err(Errno::EINVAL) }
 }
 pub(super) fn writable(cx: &Cx<'_>, fd: i32) -> Result<Arc<OpenFile>, Errno> {
     let file = file(cx, fd)?;
-    if file.writable() { Ok(file) } else { Err(Errno::EBADF) }
+    if !file.writable() {
+        return Err(Errno::EBADF);
+    }
+    if file.ops.moves().1 { Ok(file) } else { Err(Errno::EINVAL) }
 }
 
 /// A transfer must not end past the largest offset (`rw_verify_area()`).
@@ -167,7 +174,7 @@ fn within_limit(cx: &Cx<'_>, file: &OpenFile, at: Where, want: usize) -> Result<
         Where::Here => file.with_position(|p| *p),
     };
     if start >= limit && want > 0 {
-        cx.task.send(SigInfo::kernel(number::SIGXFSZ));
+        raise(cx, number::SIGXFSZ);
         return Err(Errno::EFBIG);
     }
     Ok(want.min((limit - start).size()))
@@ -215,7 +222,10 @@ pub(super) fn write_from(
             wait_to_write(cx, file, false)
         }
         Err(Errno::EPIPE) => {
-            cx.task.send(SigInfo::kernel(number::SIGPIPE));
+            // Sockets that keep messages apart leave it at the error.
+            if file.downcast::<Socket>().is_none_or(|socket| socket.kind == Kind::Stream) {
+                raise(cx, number::SIGPIPE);
+            }
             if done > 0 { Ok(done as u64) } else { Err(Errno::EPIPE.into()) }
         }
         Err(Errno::EAGAIN) => wait_to_write(cx, file, nowait || file.nonblock()),
@@ -263,12 +273,9 @@ pub fn write(cx: &mut Cx<'_>, fd: i32, buf: u64, count: usize) -> SysResult {
     write_from(cx, &file, segment(buf, count)?, Where::Here, false)
 }
 /// ESPIPE for what has no positions comes before EBADF for the wrong access mode.
-fn positioned(cx: &Cx<'_>, fd: i32) -> Result<(), Errno> {
+fn positioned(cx: &Cx<'_>, fd: i32) -> Result<Arc<OpenFile>, Errno> {
     let file = file(cx, fd)?;
-    if file.downcast::<crate::pipe::PipeEnd>().is_some() || file.downcast::<Socket>().is_some() {
-        return Err(Errno::ESPIPE);
-    }
-    Ok(())
+    if file.positioned() { Ok(file) } else { Err(Errno::ESPIPE) }
 }
 /// pread(2).
 pub fn pread64(cx: &mut Cx<'_>, fd: i32, buf: u64, count: usize, offset: i64) -> SysResult {
@@ -284,37 +291,76 @@ pub fn pwrite64(cx: &mut Cx<'_>, fd: i32, buf: u64, count: usize, offset: i64) -
     let file = writable(cx, fd)?;
     write_from(cx, &file, segment(buf, count)?, at, false)
 }
-/// readv(2).
-pub fn readv(cx: &mut Cx<'_>, fd: i32, iov: u64, count: u64) -> SysResult {
-    let file = readable(cx, fd)?;
-    let segments = iovec(&cx.mm(), iov, count)?;
-    read_to(cx, &file, segments, Where::Here, false)
-}
-/// writev(2).
-pub fn writev(cx: &mut Cx<'_>, fd: i32, iov: u64, count: u64) -> SysResult {
-    let file = writable(cx, fd)?;
-    let segments = iovec(&cx.mm(), iov, count)?;
-    write_from(cx, &file, segments, Where::Here, false)
-}
-/// preadv(2); the high half of the offset is unused on 64 bits.
-pub fn preadv(cx: &mut Cx<'_>, fd: i32, iov: u64, count: u64, at: i64, _high: u64) -> SysResult {
-    let at = place(at)?;
-    let file = readable(cx, fd)?;
-    let segments = iovec(&cx.mm(), iov, count)?;
-    read_to(cx, &file, segments, at, false)
-}
-/// pwritev(2).
-pub fn pwritev(cx: &mut Cx<'_>, fd: i32, iov: u64, count: u64, at: i64, _high: u64) -> SysResult {
-    let at = place(at)?;
-    let file = writable(cx, fd)?;
-    let segments = iovec(&cx.mm(), iov, count)?;
-    write_from(cx, &file, segments, at, false)
-}
 
 const RWF_NOWAIT: u32 = 8;
 const RWF_APPEND: u32 = 0x10;
-const RWF_KNOWN: u32 = 0x1f;
+const RWF_NOAPPEND: u32 = 0x20;
+/// What Linux knows, and what of it is here.
+const RWF_KNOWN: u32 = 0x1ff;
+const RWF_HERE: u32 = 0x3f;
 
+/// An iovec array of `fd`'s vectored call, and the file (`vfs_readv()`); nothing to move means that
+/// neither the offset nor the flags matter. `None` then.
+fn vectored(
+    cx: &Cx<'_>,
+    (fd, iov, count): (i32, u64, u64),
+    at: Where,
+    flags: u32,
+    write: bool,
+) -> Result<Option<(Arc<OpenFile>, Segments)>, Errno> {
+    if matches!(at, Where::At(_)) {
+        positioned(cx, fd)?;
+    }
+    let file = if write { writable(cx, fd)? } else { readable(cx, fd)? };
+    let segments = iovec(&cx.mm(), iov, count)?;
+    if segments.iter().all(|segment| segment.1 == 0) {
+        return Ok(None);
+    }
+    verify(&file, &segments, at)?;
+    // RWF_NOAPPEND for a file that appends is refused, as by Linux before 6.9.
+    let unappend = flags & RWF_NOAPPEND != 0 && file.flags().contains(OpenFlags::APPEND);
+    if flags & !RWF_KNOWN == 0 && flags & RWF_APPEND != 0 && flags & RWF_NOAPPEND != 0 {
+        return Err(Errno::EINVAL);
+    }
+    if flags & !RWF_HERE != 0 || (write && unappend) {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    Ok(Some((file, segments)))
+}
+fn read_vector(cx: &mut Cx<'_>, what: (i32, u64, u64), at: Where, flags: u32) -> SysResult {
+    match vectored(cx, what, at, flags, false)? {
+        None => Ok(0),
+        Some((file, to)) => read_to(cx, &file, to, at, flags & RWF_NOWAIT != 0),
+    }
+}
+fn write_vector(cx: &mut Cx<'_>, what: (i32, u64, u64), at: Where, flags: u32) -> SysResult {
+    let Some((file, from)) = vectored(cx, what, at, flags, true)? else { return Ok(0) };
+    let mut at = at;
+    if flags & RWF_APPEND != 0 {
+        let end = file.attr()?.size;
+        match at {
+            Where::Here => file.with_position(|position| *position = end),
+            Where::At(_) => at = Where::At(end),
+        }
+    }
+    write_from(cx, &file, from, at, flags & RWF_NOWAIT != 0)
+}
+/// readv(2).
+pub fn readv(cx: &mut Cx<'_>, fd: i32, iov: u64, count: u64) -> SysResult {
+    read_vector(cx, (fd, iov, count), Where::Here, 0)
+}
+/// writev(2).
+pub fn writev(cx: &mut Cx<'_>, fd: i32, iov: u64, count: u64) -> SysResult {
+    write_vector(cx, (fd, iov, count), Where::Here, 0)
+}
+/// preadv(2); the high half of the offset is unused on 64 bits.
+pub fn preadv(cx: &mut Cx<'_>, fd: i32, iov: u64, count: u64, at: i64, _high: u64) -> SysResult {
+    read_vector(cx, (fd, iov, count), place(at)?, 0)
+}
+/// pwritev(2).
+pub fn pwritev(cx: &mut Cx<'_>, fd: i32, iov: u64, count: u64, at: i64, _high: u64) -> SysResult {
+    write_vector(cx, (fd, iov, count), place(at)?, 0)
+}
 fn place2(offset: i64) -> Result<Where, Errno> {
     if offset == -1 { Ok(Where::Here) } else { place(offset) }
 }
@@ -328,12 +374,7 @@ pub fn preadv2(
     _high: u64,
     flags: u32,
 ) -> SysResult {
-    if flags & !RWF_KNOWN != 0 {
-        return Err(Errno::EOPNOTSUPP.into());
-    }
-    let file = readable(cx, fd)?;
-    let segments = iovec(&cx.mm(), iov, count)?;
-    read_to(cx, &file, segments, place2(at)?, flags & RWF_NOWAIT != 0)
+    read_vector(cx, (fd, iov, count), place2(at)?, flags)
 }
 /// pwritev2(2).
 pub fn pwritev2(
@@ -345,49 +386,41 @@ pub fn pwritev2(
     _high: u64,
     flags: u32,
 ) -> SysResult {
-    if flags & !RWF_KNOWN != 0 {
-        return Err(Errno::EOPNOTSUPP.into());
-    }
-    let file = writable(cx, fd)?;
-    let segments = iovec(&cx.mm(), iov, count)?;
-    let mut at = place2(at)?;
-    if flags & RWF_APPEND != 0 {
-        at = Where::At(file.attr()?.size);
-    }
-    write_from(cx, &file, segments, at, flags & RWF_NOWAIT != 0)
+    write_vector(cx, (fd, iov, count), place2(at)?, flags)
 }
 /// lseek(2).
 pub fn lseek(cx: &mut Cx<'_>, fd: i32, offset: i64, whence: u32) -> SysResult {
+    const SEEK_MAX: u32 = 4;
     let file = file(cx, fd)?;
+    if whence > SEEK_MAX {
+        return Err(Errno::EINVAL.into());
+    }
     Ok(file.ops.seek(&file, offset, whence)?)
 }
 
 /// sendfile(2) through a buffer of the kernel's.
 pub fn sendfile(cx: &mut Cx<'_>, out: i32, from: i32, offset: u64, count: usize) -> SysResult {
-    let input = readable(cx, from)?;
-    let output = writable(cx, out)?;
-    if output.flags().contains(OpenFlags::APPEND) {
-        return Err(Errno::EINVAL.into());
-    }
-    if input.attr()?.is_dir() {
-        return Err(Errno::EINVAL.into());
-    }
-    let start = match offset {
-        0 => input.with_position(|p| *p),
-        addr => {
-            let at = cx.mm().read_obj::<u64>(addr)?;
-            positioned(cx, from)?;
-            at
-        }
+    let at = match offset {
+        0 => None,
+        addr => Some(cx.mm().read_obj::<u64>(addr)?),
     };
+    let input = readable(cx, from)?;
+    if at.is_some() && !input.positioned() {
+        return Err(Errno::ESPIPE.into());
+    }
+    let start = at.unwrap_or_else(|| input.with_position(|p| *p));
     if start.cast_signed() < 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let output = writable(cx, out)?;
+    if output.flags().contains(OpenFlags::APPEND) || input.attr()?.is_dir() {
         return Err(Errno::EINVAL.into());
     }
     let moved = copy(&input, start, &output, None, count.min(MAX_RW));
     let moved = match moved {
         Err(Errno::ESPIPE) => Err(Errno::EINVAL),
         Err(Errno::EPIPE) => {
-            cx.task.send(SigInfo::kernel(number::SIGPIPE));
+            raise(cx, number::SIGPIPE);
             Err(Errno::EPIPE)
         }
         other => other,
@@ -443,6 +476,20 @@ fn copy(
     Ok(done)
 }
 
+/// What copy_file_range(2) copies between (`generic_file_rw_checks()`).
+fn copyable(input: &OpenFile, output: &OpenFile) -> Result<(), Errno> {
+    let attrs = [input.attr()?, output.attr()?];
+    if attrs.iter().any(Attr::is_dir) {
+        return Err(Errno::EISDIR);
+    }
+    // The monitor's own streams keep their position on the host.
+    if !attrs.iter().all(Attr::is_regular) || input.path.is_none() || output.path.is_none() {
+        return Err(Errno::EINVAL);
+    }
+    let appends = output.flags().contains(OpenFlags::APPEND);
+    if !input.readable() || !output.writable() || appends { Err(Errno::EBADF) } else { Ok(()) }
+}
+
 /// copy_file_range(2).
 pub fn copy_file_range(
     cx: &mut Cx<'_>,
@@ -453,34 +500,19 @@ pub fn copy_file_range(
     count: usize,
     flags: u32,
 ) -> SysResult {
-    if flags != 0 {
-        return Err(Errno::EINVAL.into());
-    }
     let (input, output) = (file(cx, from)?, file(cx, to)?);
-    for file in [&input, &output] {
-        if file.attr()?.is_dir() {
-            return Err(Errno::EISDIR.into());
-        }
-    }
-    if !input.readable()
-        || !output.writable()
-        || output.flags().contains(OpenFlags::APPEND)
-        || input.flags().contains(OpenFlags::PATH)
-    {
-        return Err(Errno::EBADF.into());
-    }
-    for file in [&input, &output] {
-        let attr = file.attr()?;
-        // The monitor's own streams keep their position on the host.
-        if !attr.is_regular() || file.path.is_none() {
-            return Err(Errno::EINVAL.into());
-        }
-    }
     let position = |cx: &Cx<'_>, file: &OpenFile, addr: u64| match addr {
         0 => Ok(file.with_position(|p| *p)),
         addr => cx.mm().read_obj::<u64>(addr),
     };
     let (start, target) = (position(cx, &input, from_at)?, position(cx, &output, to_at)?);
+    if flags != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    copyable(&input, &output)?;
+    if [start, target].iter().any(|at| at.checked_add(count as u64).is_none()) {
+        return Err(Errno::EOVERFLOW.into());
+    }
     if start.cast_signed() < 0 || target.cast_signed() < 0 {
         return Err(Errno::EINVAL.into());
     }
@@ -494,6 +526,8 @@ pub fn copy_file_range(
     if same && start < target.saturating_add(span) && target < start.saturating_add(span) {
         return Err(Errno::EINVAL.into());
     }
+    // Nor is what the copy itself puts there.
+    let count = if same { span.size() } else { count };
     let moved = copy(&input, start, &output, Some(target), count)? as u64;
     for (file, addr, end) in [(&input, from_at, start + moved), (&output, to_at, target + moved)] {
         match addr {
@@ -527,10 +561,10 @@ pub fn syncfs(cx: &mut Cx<'_>, fd: i32) -> SysResult {
 }
 /// sync_file_range(2).
 pub fn sync_file_range(cx: &mut Cx<'_>, fd: i32, at: i64, len: i64, flags: u32) -> SysResult {
-    if at < 0 || len < 0 || flags & !7 != 0 {
+    let file = file(cx, fd)?;
+    if at < 0 || at.checked_add(len).is_none_or(|end| end < at) || flags & !7 != 0 {
         return Err(Errno::EINVAL.into());
     }
-    let file = file(cx, fd)?;
     let attr = file.attr()?;
     if file.path.is_none() || !(attr.is_regular() || attr.is_dir()) {
         return Err(Errno::ESPIPE.into());
@@ -550,9 +584,10 @@ pub fn fadvise64(cx: &mut Cx<'_>, fd: i32, _at: i64, len: i64, advice: u32) -> S
     Ok(0)
 }
 /// readahead(2).
-pub fn readahead(cx: &mut Cx<'_>, fd: i32, _at: i64, _count: usize) -> SysResult {
+pub fn readahead(cx: &mut Cx<'_>, fd: i32, _at: i64, count: usize) -> SysResult {
     let file = readable(cx, fd)?;
-    if file.attr()?.is_regular() { Ok(0) } else { Err(Errno::EINVAL.into()) }
+    let sensible = i64::try_from(count).is_ok() && file.attr()?.is_regular();
+    if sensible { Ok(0) } else { Err(Errno::EINVAL.into()) }
 }
 /// ftruncate(2).
 pub fn ftruncate(cx: &mut Cx<'_>, fd: i32, len: i64) -> SysResult {
@@ -594,18 +629,31 @@ pub fn truncate(cx: &mut Cx<'_>, addr: u64, len: i64) -> SysResult {
 /// RLIMIT_FSIZE holds for files that grow.
 fn check_size(cx: &Cx<'_>, attr: &Attr, len: u64) -> Result<(), Errno> {
     if len > attr.size && len > cx.task.process.limit(rlimit::FSIZE) {
-        cx.task.send(SigInfo::kernel(number::SIGXFSZ));
+        raise(cx, number::SIGXFSZ);
         return Err(Errno::EFBIG);
     }
     Ok(())
 }
 /// fallocate(2).
 pub fn fallocate(cx: &mut Cx<'_>, fd: i32, mode: u32, at: i64, len: i64) -> SysResult {
-    let file = writable(cx, fd)?;
+    const KEEP_SIZE: u32 = 1;
+    const PUNCH_HOLE: u32 = 2;
+    let file = file(cx, fd)?;
     let at = u64::try_from(at).map_err(|_| Errno::EINVAL)?;
     let len = u64::try_from(len).ok().filter(|l| *l > 0).ok_or(Errno::EINVAL)?;
-    if mode & !0x7f != 0 {
+    // One operation at a time, and some go only with or without FALLOC_FL_KEEP_SIZE.
+    let (operation, keeps) = (mode & !KEEP_SIZE, mode & KEEP_SIZE != 0);
+    let consistent = match operation {
+        0 | 0x10 | 0x40 => true,
+        PUNCH_HOLE => keeps,
+        8 | 0x20 => !keeps,
+        _ => false,
+    };
+    if !consistent {
         return Err(Errno::EOPNOTSUPP.into());
+    }
+    if !file.writable() {
+        return Err(Errno::EBADF.into());
     }
     match file.attr()?.mode & crate::fs::inode::mode::FMT {
         crate::fs::inode::mode::REG => {}
@@ -613,58 +661,11 @@ pub fn fallocate(cx: &mut Cx<'_>, fd: i32, mode: u32, at: i64, len: i64) -> SysR
         crate::fs::inode::mode::DIR => return Err(Errno::EISDIR.into()),
         _ => return Err(Errno::ENODEV.into()),
     }
-    if mode & 1 == 0 {
-        check_size(cx, &file.attr()?, at.saturating_add(len))?;
+    let end = at.checked_add(len).filter(|end| *end <= MAX_SIZE).ok_or(Errno::EFBIG)?;
+    if operation == 0 {
+        check_size(cx, &file.attr()?, end)?;
     }
     file.ops.allocate(&file, mode, at, len)?;
     told(cx, &file, Events::MODIFY);
-    Ok(0)
-}
-
-const FIONCLEX: u32 = 0x5450;
-const FIOCLEX: u32 = 0x5451;
-const FIONBIO: u32 = 0x5421;
-const FIOASYNC: u32 = 0x5452;
-const FIONREAD: u32 = 0x541b;
-const FICLONE: u32 = 0x4004_9409;
-const FICLONERANGE: u32 = 0x4020_940d;
-
-const FIGETBSZ: u32 = 2;
-const FIOQSIZE: u32 = 0x5460;
-const FS_IOC_GETFLAGS: u32 = 0x8008_6601;
-
-/// A regular file or directory with a place.
-fn on_disk(file: &OpenFile) -> Result<bool, Errno> {
-    let attr = file.attr()?;
-    Ok(file.path.is_some() && (attr.is_regular() || attr.is_dir()))
-}
-
-/// ioctl(2): what every file has; the rest is the kind's.
-pub fn ioctl(cx: &mut Cx<'_>, fd: i32, command: u32, arg: u64) -> SysResult {
-    let file = file(cx, fd)?;
-    match command {
-        FIOCLEX | FIONCLEX => cx.files().set_cloexec(fd, command == FIOCLEX)?,
-        FIONBIO | FIOASYNC => {
-            let on: i32 = cx.mm().read_obj(arg)?;
-            let bit = if command == FIONBIO { OpenFlags::NONBLOCK } else { OpenFlags::ASYNC };
-            let mut flags = file.flags();
-            flags.set(bit, on != 0);
-            file.set_flags(flags);
-            crate::fs::async_io::Async::follow(cx.kernel(), &file, fd);
-        }
-        FIONREAD if file.path.is_some() && file.attr()?.is_regular() => {
-            let left = file.attr()?.size.saturating_sub(file.with_position(|p| *p));
-            cx.mm().write_obj(arg, &left.low_i32())?;
-        }
-        FIGETBSZ => {
-            let block = file.attr()?.blksize;
-            cx.mm().write_obj(arg, &block)?;
-        }
-        FIOQSIZE if on_disk(&file)? => cx.mm().write_obj(arg, &file.attr()?.size)?,
-        // No inode flag is ever set.
-        FS_IOC_GETFLAGS if on_disk(&file)? => cx.mm().write_obj(arg, &0u32)?,
-        FICLONE | FICLONERANGE => return Err(Errno::EOPNOTSUPP.into()),
-        _ => return file.ops.ioctl(cx, &file, command, arg),
-    }
     Ok(0)
 }

@@ -7,6 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{
     poll::read_timespec,
+    signal::raise,
     socket::{file_of, find_path, socket_of, wait, who},
 };
 use crate::{
@@ -24,7 +25,7 @@ use crate::{
         addr::{Addr, Outgoing, Receive, Received, Ucred, UnixName},
     },
     num::Word,
-    signal::{SigFields, SigInfo, number::SIGPIPE},
+    signal::number::SIGPIPE,
 };
 
 bitflags! {
@@ -63,6 +64,8 @@ struct MsgHdr {
     pad2: u32,
 }
 
+/// MSG_CMSG_COMPAT: the kernel's own, which programs may not pass to the calls that take a `msghdr`.
+const COMPAT: u32 = 0x8000_0000;
 /// `sizeof(struct mmsghdr)`: a msghdr, an `unsigned int`, padding.
 const MMSG: u64 = 64;
 /// UIO_MAXIOV.
@@ -70,7 +73,7 @@ const IOV_MAX: u64 = 1024;
 /// SCM_MAX_FD.
 const MAX_FDS: usize = 253;
 /// Largest control buffer of a send (net.core.optmem_max).
-const MAX_CONTROL: u64 = 20480;
+const MAX_CONTROL: u64 = 131_072;
 /// The most one call moves (MAX_RW_COUNT).
 const MAX_COUNT: u64 = 0x7fff_f000;
 
@@ -107,55 +110,110 @@ fn segment(buf: u64, len: u64) -> Result<Vec<(u64, usize)>, Errno> {
     Ok(vec![(buf, len.size())])
 }
 
-/// Reads SCM_RIGHTS and SCM_CREDENTIALS.
-fn read_control(cx: &Cx<'_>, at: u64, len: u64, out: &mut Outgoing) -> Result<(), Errno> {
+fn total(list: &[(u64, usize)]) -> usize {
+    list.iter().map(|segment| segment.1).sum()
+}
+
+/// A send's control messages as they lie in the caller's memory.
+fn read_control(cx: &Cx<'_>, at: u64, len: u64) -> Result<Vec<u8>, Errno> {
     if len > MAX_CONTROL {
         return Err(Errno::ENOBUFS);
     }
     let mut bytes = vec![0; len.size()];
     cx.mm().read_bytes(at, &mut bytes)?;
-    let mut rest = bytes.as_slice();
+    Ok(bytes)
+}
+
+fn word(bytes: &[u8], at: usize) -> i32 {
+    bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, i32::from_ne_bytes)
+}
+
+/// Goes through control messages: level, type and data of each.
+fn each_control(
+    mut rest: &[u8],
+    mut body: impl FnMut(i32, i32, &[u8]) -> Result<(), Errno>,
+) -> Result<(), Errno> {
     while rest.len() >= 16 {
-        let word = |i: usize| i32::from_ne_bytes(rest[i..i + 4].try_into().unwrap_or_default());
         let size = u64::from_ne_bytes(rest[..8].try_into().unwrap_or_default()).size();
-        let (level, kind) = (word(8), word(12));
         if size < 16 || size > rest.len() {
             return Err(Errno::EINVAL);
         }
-        let data = &rest[16..size];
-        match (level, kind) {
-            (SOL_SOCKET, SCM_RIGHTS) => {
-                if data.len() / 4 + out.files.len() > MAX_FDS {
-                    return Err(Errno::EINVAL);
-                }
-                for fd in data.chunks_exact(4) {
-                    let fd = i32::from_ne_bytes(fd.try_into().unwrap_or_default());
-                    out.files.push(cx.files().get(fd)?);
-                }
-            }
-            (SOL_SOCKET, SCM_CREDENTIALS) => {
-                if data.len() < 12 {
-                    return Err(Errno::EINVAL);
-                }
-                let [pid, uid, gid] = [0, 4, 8].map(|i| word(16 + i));
-                let given = Ucred { pid, uid: uid.cast_unsigned(), gid: gid.cast_unsigned() };
-                let creds = cx.task.creds();
-                let own_uid = [creds.uid, creds.euid, creds.suid].contains(&given.uid);
-                let own_gid = [creds.gid, creds.egid, creds.sgid].contains(&given.gid);
-                let allowed = (given.pid == cx.task.process.pid || creds.capable(cap::SYS_ADMIN))
-                    && (own_uid || creds.capable(cap::SETUID))
-                    && (own_gid || creds.capable(cap::SETGID));
-                if !allowed {
-                    return Err(Errno::EPERM);
-                }
-                out.creds = Some(given);
-            }
-            (SOL_SOCKET, _) => return Err(Errno::EINVAL),
-            _ => {}
-        }
+        body(word(rest, 8), word(rest, 12), &rest[16..size])?;
         rest = rest.get(size.next_multiple_of(8)..).unwrap_or_default();
     }
     Ok(())
+}
+
+/// SCM_RIGHTS and SCM_CREDENTIALS (`scm_send()`).
+fn scm(cx: &Cx<'_>, control: &[u8], family: Family, out: &mut Outgoing) -> Result<(), Errno> {
+    each_control(control, |level, kind, data| match (level, kind) {
+        (SOL_SOCKET, SCM_RIGHTS) if family == Family::Unix => {
+            if data.len() / 4 + out.files.len() > MAX_FDS {
+                return Err(Errno::EINVAL);
+            }
+            for fd in data.chunks_exact(4) {
+                out.files.push(cx.files().get(word(fd, 0))?);
+            }
+            Ok(())
+        }
+        (SOL_SOCKET, SCM_CREDENTIALS) if data.len() == 12 => {
+            let [pid, uid, gid] = [0, 4, 8].map(|i| word(data, i));
+            let given = Ucred { pid, uid: uid.cast_unsigned(), gid: gid.cast_unsigned() };
+            let creds = cx.task.creds();
+            let own_uid = [creds.uid, creds.euid, creds.suid].contains(&given.uid);
+            let own_gid = [creds.gid, creds.egid, creds.sgid].contains(&given.gid);
+            let allowed = (given.pid == cx.task.process.pid || creds.capable(cap::SYS_ADMIN))
+                && (own_uid || creds.capable(cap::SETUID))
+                && (own_gid || creds.capable(cap::SETGID));
+            if !allowed {
+                return Err(Errno::EPERM);
+            }
+            out.creds = Some(given);
+            Ok(())
+        }
+        (SOL_SOCKET, _) => Err(Errno::EINVAL),
+        _ => Ok(()),
+    })
+}
+
+/// What the Internet's protocols say of control messages; none that they take has an effect here.
+fn check_inet_control(control: &[u8]) -> Result<(), Errno> {
+    each_control(control, |level, kind, _| match (level, kind) {
+        // These two belong to AF_UNIX.
+        (SOL_SOCKET, SCM_RIGHTS | SCM_CREDENTIALS) => Ok(()),
+        (SOL_SOCKET, _) => Err(Errno::EINVAL),
+        _ => Ok(()),
+    })
+}
+
+/// What a send says besides its bytes, each family looking at it in its own order. `name` and
+/// `control` are as the caller gave them, `len` is how much it sends.
+fn outgoing(
+    cx: &Cx<'_>,
+    socket: &Socket,
+    name: Option<&[u8]>,
+    control: &[u8],
+    flags: u32,
+    len: usize,
+) -> Result<Outgoing, Errno> {
+    let mut out = Outgoing { urgent: flags & Flags::OOB.bits() != 0, ..Outgoing::default() };
+    let inet = matches!(socket.family, Family::V4 | Family::V6);
+    let lonely = socket.ops.peer().is_err();
+    if socket.family == Family::Unix {
+        out.creds = Some(who(cx));
+    }
+    // A sequenced socket that has no peer says so first.
+    if !inet && !(socket.kind == Kind::SeqPacket && lonely) {
+        scm(cx, control, socket.family, &mut out)?;
+    }
+    socket.ops.admits(len, out.urgent)?;
+    if let Some(name) = name {
+        out.to = sockaddr::decode_destination(name, socket)?;
+    }
+    if inet && !(out.to.is_none() && lonely) {
+        check_inet_control(control)?;
+    }
+    Ok(out)
 }
 
 /// One send, in as many tries as it takes.
@@ -168,7 +226,6 @@ fn send(
 ) -> SysResult {
     let flags = Flags::from_bits_truncate(flags);
     let socket = socket_of(file)?;
-    out.urgent = flags.contains(Flags::OOB);
     if let Some(Addr::Unix(UnixName::Path(path))) = &out.to
         && socket.kind == Kind::Datagram
     {
@@ -191,11 +248,9 @@ fn send(
     let done = cx.call.done;
     let attempt = match attempt {
         Err(Errno::EAGAIN) if nonblock && done > 0 => Ok(done),
-        Err(Errno::EPIPE) if socket.kind != Kind::Datagram && done == 0 => {
+        Err(Errno::EPIPE) if socket.kind == Kind::Stream && done == 0 => {
             if !flags.contains(Flags::NOSIGNAL) {
-                let from = who(cx);
-                let fields = SigFields::Kill { pid: from.pid, uid: cx.task.creds().uid };
-                cx.task.send(SigInfo { signal: SIGPIPE, code: 0, errno: 0, fields });
+                raise(cx, SIGPIPE);
             }
             Err(Errno::EPIPE)
         }
@@ -203,11 +258,6 @@ fn send(
         other => other,
     };
     Ok(wait(cx, socket, attempt, nonblock, socket.timeouts().1)? as u64)
-}
-
-fn outgoing(cx: &Cx<'_>, socket: &Socket) -> Outgoing {
-    let creds = (socket.family == Family::Unix).then(|| who(cx));
-    Outgoing { creds, ..Outgoing::default() }
 }
 
 /// sendto(2).
@@ -220,37 +270,36 @@ pub fn sendto(
     addr: u64,
     addr_len: i32,
 ) -> SysResult {
+    let list = segment(buf, len)?;
     let file = file_of(cx, fd)?;
     let socket = socket_of(&file)?;
-    let mut out = outgoing(cx, socket);
-    if addr != 0 && addr_len != 0 {
-        out.to = destination(sockaddr::read(cx, addr, addr_len, socket.family)?, socket);
-    }
-    send(cx, &file, segment(buf, len)?, flags, out)
-}
-
-/// A destination, unless the socket does not look at one.
-fn destination(addr: Addr, socket: &Socket) -> Option<Addr> {
-    let tcp = socket.kind == Kind::Stream && socket.family != Family::Unix;
-    (addr != Addr::Unspec && !tcp).then_some(addr)
+    let name = if addr == 0 { None } else { Some(sockaddr::read(cx, addr, addr_len)?) };
+    let out = outgoing(cx, socket, name.as_deref(), &[], flags, total(&list))?;
+    send(cx, &file, list, flags, out)
 }
 
 fn send_one(cx: &mut Cx<'_>, file: &Arc<OpenFile>, header: u64, flags: u32) -> SysResult {
     let msg: MsgHdr = cx.mm().read_obj(header)?;
     let socket = socket_of(file)?;
-    let mut out = outgoing(cx, socket);
-    if msg.name != 0 && msg.name_len != 0 {
-        out.to = destination(sockaddr::read(cx, msg.name, msg.name_len, socket.family)?, socket);
-    }
-    if msg.control != 0 && msg.control_len > 0 {
-        read_control(cx, msg.control, msg.control_len, &mut out)?;
-    }
+    let name = if msg.name != 0 && msg.name_len != 0 {
+        // Unlike sendto(2), what is too long is cut.
+        Some(sockaddr::read(cx, msg.name, msg.name_len.min(sockaddr::STORAGE))?)
+    } else {
+        None
+    };
     let list = segments(&cx.mm(), msg.iov, msg.iov_len)?;
+    let control = read_control(cx, msg.control, msg.control_len)?;
+    let out = outgoing(cx, socket, name.as_deref(), &control, flags, total(&list))?;
     send(cx, file, list, flags, out)
+}
+
+fn no_compat(flags: u32) -> Result<(), Errno> {
+    if flags & COMPAT == 0 { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
 /// sendmsg(2).
 pub fn sendmsg(cx: &mut Cx<'_>, fd: i32, header: u64, flags: u32) -> SysResult {
+    no_compat(flags)?;
     let file = file_of(cx, fd)?;
     send_one(cx, &file, header, flags)
 }
@@ -265,6 +314,7 @@ fn batch_done(cx: &mut Cx<'_>) -> u32 {
 
 /// sendmmsg(2).
 pub fn sendmmsg(cx: &mut Cx<'_>, fd: i32, headers: u64, count: u32, flags: u32) -> SysResult {
+    no_compat(flags)?;
     let file = file_of(cx, fd)?;
     let count = count.min(1024);
     for nth in batch_done(cx)..count {
@@ -334,14 +384,12 @@ pub fn recvfrom(
     addr: u64,
     addr_len: u64,
 ) -> SysResult {
+    let list = segment(buf, len)?;
     let file = file_of(cx, fd)?;
     let flags = Flags::from_bits_truncate(flags);
-    let got = receive(cx, &file, segment(buf, len)?, flags)?;
+    let got = receive(cx, &file, list, flags)?;
     if addr != 0 {
-        match &got.from {
-            Some(from) => sockaddr::write(cx, from, addr, addr_len)?,
-            None => cx.mm().write_obj(addr_len, &0i32)?,
-        }
+        sockaddr::write(cx, got.from.as_ref(), addr, addr_len)?;
     }
     Ok(result(&got, flags))
 }
@@ -480,6 +528,7 @@ fn recv_one(cx: &mut Cx<'_>, file: &Arc<OpenFile>, header: u64, flags: Flags) ->
 
 /// recvmsg(2).
 pub fn recvmsg(cx: &mut Cx<'_>, fd: i32, header: u64, flags: u32) -> SysResult {
+    no_compat(flags)?;
     let file = file_of(cx, fd)?;
     recv_one(cx, &file, header, Flags::from_bits_truncate(flags))
 }
@@ -493,6 +542,7 @@ pub fn recvmmsg(
     flags: u32,
     timeout: u64,
 ) -> SysResult {
+    no_compat(flags)?;
     let limit = if timeout == 0 { None } else { Some(read_timespec(cx, timeout)?) };
     let file = file_of(cx, fd)?;
     let mut flags = Flags::from_bits_truncate(flags);

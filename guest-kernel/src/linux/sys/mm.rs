@@ -20,7 +20,7 @@ use crate::{
     task::process::rlimit,
 };
 
-const IPC_LOCK: u32 = 14;
+pub(super) const IPC_LOCK: u32 = 14;
 
 bitflags! {
     /// mmap(2) flags beside the type.
@@ -42,6 +42,8 @@ bitflags! {
     }
 }
 const MAP_TYPE: u64 = 0xf;
+/// MAP_HUGE_2MB and MAP_HUGE_1GB, whose bits are known whatever they say together.
+const HUGE_SIZES: u64 = 0x7c00_0000;
 const MAP_SHARED: u64 = 1;
 const MAP_PRIVATE: u64 = 2;
 const MAP_SHARED_VALIDATE: u64 = 3;
@@ -74,6 +76,16 @@ pub fn limits(cx: &Cx<'_>) -> Limits {
     Limits { address_space: process.limit(rlimit::AS), data: process.limit(rlimit::DATA), locked }
 }
 
+/// A size of huge pages (MAP_HUGE_SHIFT) that x86-64 has; 0 is the default's.
+///
+/// # Errors
+/// EINVAL.
+pub(super) fn huge_page_size(flags: u64) -> Result<(), Errno> {
+    /// MAP_HUGE_2MB and MAP_HUGE_1GB.
+    const SIZES: [u64; 3] = [0, 21, 30];
+    if SIZES.contains(&(flags >> 26 & 0x3f)) { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
 /// mmap(2). MAP_HUGETLB finds no huge pages reserved, as on a system that has none.
 pub fn mmap(
     cx: &mut Cx<'_>,
@@ -98,6 +110,12 @@ pub fn mmap(
         }
         Some(file)
     };
+    if bits.contains(MapFlags::HUGETLB) {
+        if file.is_some() {
+            return Err(Errno::EINVAL.into());
+        }
+        huge_page_size(flags)?;
+    }
     if len == 0 {
         return Err(Errno::EINVAL.into());
     }
@@ -106,8 +124,7 @@ pub fn mmap(
         return Err(Errno::EOVERFLOW.into());
     }
     if bits.contains(MapFlags::HUGETLB) {
-        let errno = if file.is_some() { Errno::EINVAL } else { Errno::ENOMEM };
-        return Err(errno.into());
+        return Err(Errno::ENOMEM.into());
     }
     let limits = limits(cx);
     if bits.contains(MapFlags::LOCKED) && limits.locked == 0 {
@@ -126,7 +143,14 @@ pub fn mmap(
     let shared = match kind {
         MAP_SHARED => true,
         MAP_SHARED_VALIDATE => {
-            if file.is_some() && flags & !MAP_TYPE & !MapFlags::all().bits() != 0 {
+            // Only files may be mapped so; Linux does not count MAP_FIXED_NOREPLACE among what
+            // they take.
+            let known =
+                MAP_TYPE | HUGE_SIZES | (MapFlags::all() - MapFlags::FIXED_NOREPLACE).bits();
+            if file.is_none() {
+                return Err(Errno::EINVAL.into());
+            }
+            if flags & !known != 0 {
                 return Err(Errno::EOPNOTSUPP.into());
             }
             true
@@ -191,15 +215,25 @@ pub fn munmap(cx: &mut Cx<'_>, addr: u64, len: u64) -> SysResult {
 
 /// mprotect(2).
 pub fn mprotect(cx: &mut Cx<'_>, addr: u64, len: u64, prot: u64) -> SysResult {
-    let bits = ProtBits::from_bits(prot).ok_or(Errno::EINVAL)?;
+    let bits = ProtBits::from_bits_retain(prot);
     let both = ProtBits::GROWSDOWN | ProtBits::GROWSUP;
     if bits.contains(both) || !addr.is_multiple_of(PAGE_SIZE) {
+        return Err(Errno::EINVAL.into());
+    }
+    // The rest of the bits is looked at when there is something to change.
+    if len == 0 {
+        return Ok(0);
+    }
+    if round_up(len).and_then(|len| addr.checked_add(len)).is_none_or(|end| end <= addr) {
+        return Err(Errno::ENOMEM.into());
+    }
+    if !ProtBits::all().contains(bits) {
         return Err(Errno::EINVAL.into());
     }
     let mm = cx.mm();
     let limits = limits(cx);
     let (mut start, mut len) = (addr, len);
-    if bits.intersects(both) && len > 0 {
+    if bits.intersects(both) {
         let vma = mm.mapping(addr).ok_or(Errno::ENOMEM)?;
         if bits.contains(ProtBits::GROWSUP) || !vma.flags.contains(VmaFlags::GROWSDOWN) {
             return Err(Errno::EINVAL.into());

@@ -10,6 +10,7 @@ pub mod futex;
 pub mod ids;
 pub mod inotify;
 pub mod io;
+pub mod ioctl;
 pub mod ioprio;
 pub mod machine;
 pub mod mempolicy;

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::time::read_timespec;
+use super::{socket::file_of, time::read_timespec};
 use crate::{
     call::Cx,
     error::{Errno, SysResult, Wait},
@@ -15,7 +15,7 @@ use crate::{
     ipc::mqueue::{
         MAX_PRIORITY, Message, MqFile, MsgQueue, Notify, Receiving, Request, Sender, Size,
     },
-    num::ret_i32,
+    num::{Word, ret_i32},
     task::process::rlimit,
 };
 
@@ -44,21 +44,18 @@ fn name(cx: &Cx<'_>, addr: u64) -> Result<Vec<u8>, Errno> {
 
 /// mq_open(2).
 pub fn mq_open(cx: &mut Cx<'_>, addr: u64, flags: u32, mode: u32, attr: u64) -> SysResult {
+    let attr = if attr == 0 { None } else { Some(cx.mm().read_obj::<MqAttr>(attr)?) };
     let name = name(cx, addr)?;
     let flags = OpenFlags::from_bits_truncate(flags);
     let create = flags.contains(OpenFlags::CREAT);
-    let size = if create && attr != 0 {
-        let attr: MqAttr = cx.mm().read_obj(attr)?;
-        let word = |n: i64| usize::try_from(n).map_err(|_| Errno::EINVAL);
-        Some(Size { messages: word(attr.maxmsg)?, bytes: word(attr.msgsize)? })
-    } else {
-        None
-    };
+    // What is negative fits no queue.
+    let word = |n: i64| usize::try_from(n).unwrap_or(0);
+    let size = attr.map(|attr| Size { messages: word(attr.maxmsg), bytes: word(attr.msgsize) });
     let want = match flags.bits() & 3 {
-        0 => 4,
-        1 => 2,
-        2 => 6,
-        _ => return Err(Errno::EINVAL.into()),
+        0 => Some(4),
+        1 => Some(2),
+        2 => Some(6),
+        _ => None,
     };
     let kernel = cx.kernel();
     let ask = Request {
@@ -73,8 +70,8 @@ pub fn mq_open(cx: &mut Cx<'_>, addr: u64, flags: u32, mode: u32, attr: u64) -> 
     };
     let queue = kernel.ipc.mqueues.open(&name, &ask, &cx.task.creds())?;
     let kept = flags & (OpenFlags::WRONLY | OpenFlags::RDWR | OpenFlags::NONBLOCK);
-    let file = OpenFile::new(Arc::new(MqFile(queue)), kept);
-    Ok(ret_i32(cx.install(file, flags.contains(OpenFlags::CLOEXEC))?))
+    let file = OpenFile::new(Arc::new(MqFile { queue, name }), kept);
+    Ok(ret_i32(cx.install(file, true)?))
 }
 
 /// mq_unlink(2).
@@ -85,7 +82,7 @@ pub fn mq_unlink(cx: &mut Cx<'_>, addr: u64) -> SysResult {
 }
 
 fn queue_of(file: &OpenFile) -> Result<Arc<MsgQueue>, Errno> {
-    Ok(file.downcast::<MqFile>().ok_or(Errno::EBADF)?.0.clone())
+    Ok(file.downcast::<MqFile>().ok_or(Errno::EBADF)?.queue.clone())
 }
 
 /// The deadline that an instant of CLOCK_REALTIME means.
@@ -180,16 +177,26 @@ pub fn mq_timedreceive(
 pub fn mq_notify(cx: &mut Cx<'_>, fd: i32, event: u64) -> SysResult {
     const SIGNAL: i32 = 0;
     const NONE: i32 = 1;
+    const THREAD: i32 = 2;
     let wanted = match event {
         0 => None,
         addr => {
-            let value: u64 = cx.mm().read_obj(addr)?;
-            let [signal, notify]: [i32; 2] = cx.mm().read_obj(addr.saturating_add(8))?;
+            // A whole `struct sigevent`: value, signal and kind, then what is not used here.
+            let [value, kind, ..]: [u64; 8] = cx.mm().read_obj(addr)?;
+            let (signal, notify) = (kind.low_i32(), (kind >> 32).low_i32());
             let signal = match notify {
                 NONE => None,
-                SIGNAL => {
-                    let signal = u8::try_from(signal).ok().filter(|s| (1..=64).contains(s));
-                    Some(signal.ok_or(Errno::EINVAL)?)
+                // The null signal is one nobody hears of.
+                SIGNAL => match u8::try_from(signal).map_err(|_| Errno::EINVAL)? {
+                    0 => None,
+                    number @ 1..=64 => Some(number),
+                    _ => return Err(Errno::EINVAL.into()),
+                },
+                THREAD => {
+                    // The cookie, and the netlink socket to which it would be sent.
+                    cx.mm().read_obj::<[u64; 4]>(value)?;
+                    file_of(cx, signal)?;
+                    return Err(Errno::EINVAL.into());
                 }
                 _ => return Err(Errno::EINVAL.into()),
             };

@@ -32,19 +32,30 @@ pub fn creat(cx: &mut Cx<'_>, path: u64, mode: u32) -> SysResult {
 pub fn openat(cx: &mut Cx<'_>, dirfd: i32, path: u64, flags: u32, bits: u32) -> SysResult {
     let mut flags = OpenFlags::from_bits_truncate(flags);
     if flags.contains(OpenFlags::PATH) {
-        let kept =
-            OpenFlags::DIRECTORY | OpenFlags::NOFOLLOW | OpenFlags::PATH | OpenFlags::CLOEXEC;
-        flags &= kept;
-    }
-    let tmpfile = OpenFlags::TMPFILE - OpenFlags::DIRECTORY;
-    if flags.contains(tmpfile) && !flags.contains(OpenFlags::TMPFILE) {
-        return Err(Errno::EINVAL.into());
-    }
-    let create = OpenFlags::CREAT | OpenFlags::DIRECTORY;
-    if flags.contains(create) && !flags.contains(OpenFlags::TMPFILE) {
-        return Err(Errno::EINVAL.into());
+        flags &= WITH_PATH;
     }
     open_how(cx, dirfd, path, &How { flags, mode: bits & mode::PERM, resolve: Resolve::empty() })
+}
+
+/// What goes with O_PATH (O_PATH_FLAGS).
+const WITH_PATH: OpenFlags = OpenFlags::DIRECTORY
+    .union(OpenFlags::NOFOLLOW)
+    .union(OpenFlags::PATH)
+    .union(OpenFlags::CLOEXEC);
+/// O_TMPFILE without O_DIRECTORY, which it comes with.
+const TMPFILE_ALONE: OpenFlags = OpenFlags::TMPFILE.difference(OpenFlags::DIRECTORY);
+
+/// Refuses flags that contradict each other, before the path is read (`build_open_flags()`).
+fn consistent(flags: OpenFlags) -> Result<(), Errno> {
+    let tmpfile = flags.contains(TMPFILE_ALONE);
+    let writes = flags.intersects(OpenFlags::WRONLY | OpenFlags::RDWR);
+    if flags.contains(OpenFlags::CREAT | OpenFlags::DIRECTORY)
+        || (tmpfile && !(flags.contains(OpenFlags::DIRECTORY) && writes))
+        || (flags.contains(OpenFlags::PATH) && !WITH_PATH.contains(flags))
+    {
+        return Err(Errno::EINVAL);
+    }
+    Ok(())
 }
 
 #[derive(FromBytes, IntoBytes, KnownLayout)]
@@ -88,8 +99,11 @@ pub fn openat2(cx: &mut Cx<'_>, dirfd: i32, path: u64, how: u64, size: u64) -> S
 }
 
 fn open_how(cx: &mut Cx<'_>, dirfd: i32, addr: u64, how: &How) -> SysResult {
+    consistent(how.flags)?;
     let who = actor(cx);
     let text = path::text(cx, addr)?;
+    // The descriptor is there before the file is: without room for one nothing is made.
+    cx.files().room(cx.task.process.limit(rlimit::NOFILE))?;
     // Confined to a directory, even an absolute path starts there.
     let confined = how.resolve.intersects(Resolve::BENEATH | Resolve::IN_ROOT);
     let from = if confined { b"" } else { text.as_slice() };

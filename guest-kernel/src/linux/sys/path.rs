@@ -8,7 +8,8 @@ use crate::{
     fs::{
         dentry::{PATH_MAX, Path},
         file::{OpenFile, OpenFlags},
-        inode::{Actor, Attr, Inode},
+        inode::{Actor, Attr, Inode, SetAttr},
+        inotify::{self, Events},
         vfs,
     },
 };
@@ -47,15 +48,55 @@ impl Target {
             Target::File(file) => file.attr(),
         }
     }
-    /// The inode of a place.
+    /// What a descriptor refers to.
+    #[must_use]
+    pub fn of(file: Arc<OpenFile>) -> Target {
+        let place = file.path.clone().map(|path| Target::Path(path, None));
+        place.unwrap_or(Target::File(file))
+    }
+    /// The place.
     ///
     /// # Errors
-    /// EPERM for a file without a place: nothing of it can be changed.
+    /// EXDEV for a file without one: it lies in no file system that a name could lie in.
     pub fn path(self) -> Result<Path, Errno> {
         match self {
             Target::Path(path, _) => Ok(path),
-            Target::File(_) => Err(Errno::EPERM),
+            Target::File(_) => Err(Errno::EXDEV),
         }
+    }
+    /// Its file system takes changes (`mnt_want_write()`).
+    ///
+    /// # Errors
+    /// EROFS.
+    pub fn writable(&self) -> Result<(), Errno> {
+        match self {
+            Target::Path(path, _) => path.mount.writable(),
+            Target::File(_) => Ok(()),
+        }
+    }
+    /// Its attributes can be changed at all, whoever asks (`anon_inode_setattr()`).
+    ///
+    /// # Errors
+    /// EOPNOTSUPP.
+    pub fn settable(&self) -> Result<(), Errno> {
+        match self {
+            Target::File(file) if file.ops.nameless().is_none() => Err(Errno::EOPNOTSUPP),
+            _ => Ok(()),
+        }
+    }
+    /// Changes attributes, and tells who watches of `event`; the caller has checked that it may.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn set_attr(&self, change: &SetAttr, event: Events) -> Result<(), Errno> {
+        match self {
+            Target::Path(path, _) => {
+                path.inode().set_attr(change)?;
+                inotify::changed(path, event);
+            }
+            Target::File(file) => file.ops.nameless().ok_or(Errno::EOPNOTSUPP)?.set_attr(change),
+        }
+        Ok(())
     }
 }
 
@@ -64,11 +105,19 @@ impl Target {
 pub fn actor(cx: &Cx<'_>) -> Actor {
     Actor::of(cx.task)
 }
-/// A path argument.
+/// A path argument (`getname()`), which is read before a directory descriptor is looked at.
+///
+/// # Errors
+/// EFAULT, ENAMETOOLONG; ENOENT if it is empty.
+pub fn text(cx: &Cx<'_>, addr: u64) -> Result<Vec<u8>, Errno> {
+    let path = text_or_empty(cx, addr)?;
+    if path.is_empty() { Err(Errno::ENOENT) } else { Ok(path) }
+}
+/// A path argument that may be empty.
 ///
 /// # Errors
 /// EFAULT, ENAMETOOLONG.
-pub fn text(cx: &Cx<'_>, addr: u64) -> Result<Vec<u8>, Errno> {
+pub fn text_or_empty(cx: &Cx<'_>, addr: u64) -> Result<Vec<u8>, Errno> {
     cx.mm().read_cstr(addr, PATH_MAX, Errno::ENAMETOOLONG)
 }
 /// Where `path` starts if it is relative.
@@ -94,15 +143,9 @@ pub fn target(
     flags: u32,
 ) -> Result<Target, Errno> {
     let empty = flags & at::EMPTY_PATH != 0;
-    // statx(2) and newfstatat(2) take NULL for an empty path since Linux 6.11.
-    let path = if empty && addr == 0 { Vec::new() } else { text(cx, addr)? };
-    if path.is_empty() && empty {
-        if dirfd == AT_FDCWD {
-            return Ok(Target::Path(who.fs.cwd(), None));
-        }
-        let file = cx.files().get(dirfd)?;
-        let place = file.path.clone().map(|path| Target::Path(path, None));
-        return Ok(place.unwrap_or(Target::File(file)));
+    let path = if empty { text_or_empty(cx, addr)? } else { text(cx, addr)? };
+    if path.is_empty() {
+        return dir(cx, who, dirfd);
     }
     let start = start(cx, who, dirfd, &path)?;
     let follow = flags & at::SYMLINK_NOFOLLOW == 0;
@@ -111,6 +154,29 @@ pub fn target(
         crate::fs::walk::Found::Path(path, attr) => Target::Path(path, attr),
         crate::fs::walk::Found::File(file) => Target::File(file),
     })
+}
+/// What an empty path names: the directory descriptor's own file.
+fn dir(cx: &Cx<'_>, who: &Actor, dirfd: i32) -> Result<Target, Errno> {
+    if dirfd == AT_FDCWD {
+        return Ok(Target::Path(who.fs.cwd(), None));
+    }
+    Ok(Target::of(cx.files().get(dirfd)?))
+}
+/// [`target`] for statx(2) and newfstatat(2), which take NULL for an empty path since Linux 6.11.
+///
+/// # Errors
+/// As [`target`].
+pub fn target_or_null(
+    cx: &Cx<'_>,
+    who: &Actor,
+    dirfd: i32,
+    addr: u64,
+    flags: u32,
+) -> Result<Target, Errno> {
+    if addr == 0 && flags & at::EMPTY_PATH != 0 {
+        return dir(cx, who, dirfd);
+    }
+    target(cx, who, dirfd, addr, flags)
 }
 /// A path argument relative to the working directory.
 ///

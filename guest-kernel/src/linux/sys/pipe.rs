@@ -16,14 +16,21 @@ pub fn pipe(cx: &mut Cx<'_>, fds: u64) -> SysResult {
     pipe2(cx, fds, 0)
 }
 
-/// pipe2(2). O_NOTIFICATION_PIPE is refused as a kernel without watch queues does.
+/// pipe2(2). O_NOTIFICATION_PIPE (the bit of O_EXCL) is refused as a kernel without watch queues does.
 pub fn pipe2(cx: &mut Cx<'_>, fds: u64, flags: u32) -> SysResult {
     let flags = OpenFlags::from_bits(flags).ok_or(Errno::EINVAL)?;
+    let notification = flags.contains(OpenFlags::EXCL);
+    let flags = flags - OpenFlags::EXCL;
     if !(OpenFlags::CLOEXEC | OpenFlags::NONBLOCK | OpenFlags::DIRECT).contains(flags) {
         return Err(Errno::EINVAL.into());
     }
+    if notification {
+        return Err(Errno::ENOPKG.into());
+    }
     let cloexec = flags.contains(OpenFlags::CLOEXEC);
-    let (reader, writer) = Pipe::pair(cx.kernel().fresh_id(), flags);
+    let creds = cx.task.creds();
+    let owner = (creds.fsuid, creds.fsgid);
+    let (reader, writer) = Pipe::pair(cx.kernel().fresh_id(), owner, flags);
     let first = cx.install(reader, cloexec)?;
     let second = match cx.install(writer, cloexec) {
         Ok(fd) => fd,

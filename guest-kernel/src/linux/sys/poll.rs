@@ -7,11 +7,11 @@ use std::{sync::Arc, time::Duration};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::epoll::millis;
+use super::{epoll::millis, path::file};
 use crate::{
     call::Cx,
     error::{Errno, Restart, Stop, SysResult, Wait},
-    fs::file::Ready,
+    fs::file::{OpenFlags, Ready},
     num::Word,
     signal::{deliver::set_temporary_mask, set::SigSet},
     task::process::rlimit,
@@ -101,7 +101,6 @@ fn poll_for(cx: &mut Cx<'_>, fds: u64, count: u32, timeout: Option<Duration>) ->
     let mm = cx.mm();
     let mut list = vec![PollFd::default(); count.size()];
     mm.read_bytes(fds, list.as_mut_bytes())?;
-    let files = cx.files();
     let mut queues = Vec::new();
     let mut ready_count = 0;
     for entry in &mut list {
@@ -109,7 +108,7 @@ fn poll_for(cx: &mut Cx<'_>, fds: u64, count: u32, timeout: Option<Duration>) ->
         if entry.fd < 0 {
             continue;
         }
-        let ready = match files.get(entry.fd) {
+        let ready = match file(cx, entry.fd) {
             Err(_) => Ready::NVAL,
             Ok(file) => {
                 queues.extend(file.ops.queue());
@@ -172,9 +171,14 @@ fn write_remaining(
 
 /// What select(2) takes for readable, writable, exceptional (its POLLIN_SET and so on).
 const SETS: [Ready; 3] = [
-    Ready::IN.union(Ready::RDNORM).union(Ready::RDBAND).union(Ready::HUP).union(Ready::ERR),
-    Ready::OUT.union(Ready::WRNORM).union(Ready::WRBAND).union(Ready::ERR),
-    Ready::PRI,
+    Ready::IN
+        .union(Ready::RDNORM)
+        .union(Ready::RDBAND)
+        .union(Ready::HUP)
+        .union(Ready::ERR)
+        .union(Ready::NVAL),
+    Ready::OUT.union(Ready::WRNORM).union(Ready::WRBAND).union(Ready::ERR).union(Ready::NVAL),
+    Ready::PRI.union(Ready::NVAL),
 ];
 
 /// The shared part of select(2) and pselect6(2). `sets` are the guest addresses of the read, write
@@ -191,7 +195,6 @@ fn select_for(cx: &mut Cx<'_>, count: i32, sets: [u64; 3], timeout: Option<Durat
             mm.read_bytes(addr, set)?;
         }
     }
-    let files = cx.files();
     let mut queues = Vec::new();
     let mut result = [vec![0u8; bytes], vec![0u8; bytes], vec![0u8; bytes]];
     let mut ready_count = 0;
@@ -200,9 +203,13 @@ fn select_for(cx: &mut Cx<'_>, count: i32, sets: [u64; 3], timeout: Option<Durat
         if wanted.iter().all(|set| set[byte] & bit == 0) {
             continue;
         }
-        let file = files.get(fd.low_i32())?;
-        queues.extend(file.ops.queue());
-        let ready = file.ops.poll(&file);
+        let file = cx.files().get(fd.low_i32())?;
+        let ready = if file.flags().contains(OpenFlags::PATH) {
+            Ready::NVAL
+        } else {
+            queues.extend(file.ops.queue());
+            file.ops.poll(&file)
+        };
         for ((want, got), class) in wanted.iter().zip(&mut result).zip(SETS) {
             if want[byte] & bit != 0 && ready.intersects(class) {
                 got[byte] |= bit;

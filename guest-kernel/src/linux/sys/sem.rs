@@ -153,6 +153,8 @@ fn describe(set: &SemSet) -> SemidDs {
     }
 }
 
+const SETVAL: i32 = 16;
+
 /// semctl(2): what concerns sets as a whole; [`values`] has the rest.
 pub fn semctl(cx: &mut Cx<'_>, id: i32, number: i32, command: i32, arg: u64) -> SysResult {
     const RMID: i32 = 0;
@@ -205,6 +207,8 @@ pub fn semctl(cx: &mut Cx<'_>, id: i32, number: i32, command: i32, arg: u64) -> 
             state.times.1 = kernel.host.realtime();
             Ok(0)
         }
+        // Said before there being no such set.
+        SETVAL if !(0..=MAX_VALUE).contains(&arg.low_i32()) => Err(Errno::ERANGE.into()),
         _ => values(cx, &*sems.get(id)?, number, command, arg),
     }
 }
@@ -216,7 +220,6 @@ fn values(cx: &Cx<'_>, set: &SemSet, number: i32, command: i32, arg: u64) -> Sys
     const GETALL: i32 = 13;
     const GETNCNT: i32 = 14;
     const GETZCNT: i32 = 15;
-    const SETVAL: i32 = 16;
     const SETALL: i32 = 17;
     let (mm, now, pid) = (cx.mm(), cx.kernel().host.realtime(), cx.task.process.pid);
     let want = if matches!(command, SETVAL | SETALL) { 2 } else { 4 };
@@ -227,6 +230,10 @@ fn values(cx: &Cx<'_>, set: &SemSet, number: i32, command: i32, arg: u64) -> Sys
         let state = set.state();
         (state.perm, state.sems.len())
     };
+    let index = usize::try_from(number).ok().filter(|n| *n < count).ok_or(Errno::EINVAL);
+    if command == SETVAL {
+        index?;
+    }
     if !perm.permits(&cx.task.creds(), want) {
         return Err(Errno::EACCES.into());
     }
@@ -245,7 +252,7 @@ fn values(cx: &Cx<'_>, set: &SemSet, number: i32, command: i32, arg: u64) -> Sys
         }
         _ => {}
     }
-    let index = usize::try_from(number).ok().filter(|n| *n < count).ok_or(Errno::EINVAL)?;
+    let index = index?;
     if command == SETVAL {
         let value = u16::try_from(arg.low_i32()).map_err(|_| Errno::ERANGE)?;
         set.set(index, &[value], pid, now)?;

@@ -2,6 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::mm::{IPC_LOCK, huge_page_size};
 use crate::{
     call::Cx,
     creds::{Creds, cap},
@@ -85,6 +86,13 @@ pub fn shmget(cx: &mut Cx<'_>, key: i32, size: u64, flags: i32) -> SysResult {
             return Err(Errno::EINVAL.into());
         }
         let pages = round_up(size).ok_or(Errno::EINVAL)? >> PAGE_SHIFT;
+        if flags & SHM_HUGETLB != 0 {
+            huge_page_size(flags.cast_unsigned().into())?;
+            // vm.hugetlb_shm_group is 0.
+            if !creds.capable(IPC_LOCK) && creds.egid != 0 && !creds.in_group(0) {
+                return Err(Errno::EPERM.into());
+            }
+        }
         if flags & SHM_HUGETLB != 0 || pages > kernel.frames.total() as u64 {
             return Err(Errno::ENOMEM.into());
         }

@@ -44,7 +44,7 @@ impl RawAction {
         };
         Action {
             handler,
-            flags: ActionFlags::from_bits_retain(self.flags),
+            flags: ActionFlags::from_bits_truncate(self.flags),
             mask: SigSet(self.mask).blockable(),
             restorer: self.restorer,
         }
@@ -208,6 +208,12 @@ fn from_me(cx: &Cx<'_>, signal: Signal, code: i32) -> SigInfo {
     SigInfo { signal, code, errno: 0, fields }
 }
 
+/// Sends the calling thread a signal for what it has just done, as `send_sig(signal, current, 0)`
+/// does: one that it seems to have sent itself.
+pub(super) fn raise(cx: &Cx<'_>, signal: Signal) {
+    cx.task.send(from_me(cx, signal, SI_USER));
+}
+
 /// The caller may send `signal` (or probe) `process`.
 fn permitted(cx: &Cx<'_>, process: &Arc<Process>, signal: Option<Signal>) -> bool {
     if Arc::ptr_eq(process, &cx.task.process) {
@@ -312,30 +318,31 @@ pub fn tgkill(cx: &mut Cx<'_>, tgid: i32, tid: i32, signal: i32) -> SysResult {
     kill_thread(cx, Some(tgid), tid, signal)
 }
 
-/// What a program may say a signal is: it must not pass for kill(2)'s or the kernel's, except to
-/// itself.
-fn queued(cx: &Cx<'_>, target: i32, signal: i32, info: u64) -> Result<Option<SigInfo>, Errno> {
+/// What a program says a signal is.
+fn read_info(cx: &Cx<'_>, signal: i32, info: u64) -> Result<RawSigInfo, Errno> {
     let raw: RawSigInfo = cx.mm().read_obj(info)?;
-    if raw.fields[32..].iter().any(|b| *b != 0) && raw.code < 0 && raw.code != SI_TKILL {
-        return Err(Errno::E2BIG);
-    }
-    if (raw.code >= 0 || raw.code == SI_TKILL) && target != cx.task.process.pid {
-        return Err(Errno::EPERM);
-    }
-    Ok(number_or_probe(signal)?.map(|signal| raw.decode(signal)))
+    if raw.is_cut(signal) { Err(Errno::E2BIG) } else { Ok(raw) }
+}
+
+/// It must not pass for kill(2)'s or the kernel's, except to the caller itself.
+fn may_claim(cx: &Cx<'_>, target: i32, raw: &RawSigInfo) -> Result<(), Errno> {
+    let forged = raw.code >= 0 || raw.code == SI_TKILL;
+    if forged && target != cx.task.tid { Err(Errno::EPERM) } else { Ok(()) }
 }
 
 /// rt_sigqueueinfo(2).
 pub fn rt_sigqueueinfo(cx: &mut Cx<'_>, pid: i32, signal: i32, info: u64) -> SysResult {
-    let info = queued(cx, pid, signal, info)?;
+    let raw = read_info(cx, signal, info)?;
+    may_claim(cx, pid, &raw)?;
     let tasks = &cx.kernel().tasks;
     let process = tasks.process(pid).or_else(|| tasks.task(pid).map(|t| t.process.clone()));
     let process = process.ok_or(Errno::ESRCH)?;
-    if !permitted(cx, &process, info.map(|i| i.signal)) {
+    let signal = number_or_probe(signal)?;
+    if !permitted(cx, &process, signal) {
         return Err(Errno::EPERM.into());
     }
-    if let Some(info) = info {
-        process.queue_signal(info, None)?;
+    if let Some(signal) = signal {
+        process.queue_signal(raw.decode(signal), None)?;
     }
     Ok(0)
 }
@@ -348,16 +355,18 @@ pub fn rt_tgsigqueueinfo(
     signal: i32,
     info: u64,
 ) -> SysResult {
+    let raw = read_info(cx, signal, info)?;
     if tid <= 0 || tgid <= 0 {
         return Err(Errno::EINVAL.into());
     }
-    let info = queued(cx, tgid, signal, info)?;
+    may_claim(cx, tid, &raw)?;
     let task = thread(cx, Some(tgid), tid)?;
-    if !permitted(cx, &task.process, info.map(|i| i.signal)) {
+    let signal = number_or_probe(signal)?;
+    if !permitted(cx, &task.process, signal) {
         return Err(Errno::EPERM.into());
     }
-    if let Some(info) = info {
-        task.queue_signal(info, None)?;
+    if let Some(signal) = signal {
+        task.queue_signal(raw.decode(signal), None)?;
     }
     Ok(0)
 }

@@ -1,6 +1,7 @@
 //! signalfd(2). Deviation: a descriptor reads the signals of the thread that made it, also when
 //! another thread or a forked child reads.
 
+use super::path::file;
 use crate::{
     call::Cx,
     error::{Errno, SysResult},
@@ -28,7 +29,7 @@ pub fn signalfd4(cx: &mut Cx<'_>, fd: i32, set: u64, size: u64, flags: u32) -> S
         let file = OpenFile::new(SignalFd::new(cx.task, set), open | OpenFlags::RDWR);
         return Ok(ret_i32(cx.install(file, open.contains(OpenFlags::CLOEXEC))?));
     }
-    let file = cx.files().get(fd)?;
+    let file = file(cx, fd)?;
     file.downcast::<SignalFd>().ok_or(Errno::EINVAL)?.change(set);
     Ok(ret_i32(fd))
 }

@@ -9,6 +9,7 @@ use crate::{
     fs::{
         file::{OpenFile, OpenFlags},
         inode::{Actor, mode},
+        nameless::Nameless,
         perm, vfs,
     },
     linux::sockaddr,
@@ -20,10 +21,18 @@ use crate::{
         unix::UnixSocket,
     },
     num::ret_i32,
+    task::process::rlimit,
 };
 
 /// SOCK_NONBLOCK and SOCK_CLOEXEC.
 const TYPE_FLAGS: u32 = OpenFlags::NONBLOCK.bits() | OpenFlags::CLOEXEC.bits();
+
+/// AF_MAX.
+const AF_MAX: i32 = 46;
+const AF_PACKET: i32 = 17;
+/// SOCK_MAX.
+const SOCK_MAX: u32 = 11;
+const SOCK_PACKET: u32 = 10;
 
 /// Who the caller is to a peer.
 pub(super) fn who(cx: &Cx<'_>) -> Ucred {
@@ -48,94 +57,142 @@ pub(super) fn socket_of(file: &OpenFile) -> Result<&Socket, Errno> {
     file.downcast::<Socket>().ok_or(Errno::ENOTSOCK)
 }
 
+/// The families Linux numbers (AF_MAX), and those of them that are here; AF_PACKET is there to be
+/// refused.
 fn family_of(domain: i32) -> Result<Family, Errno> {
     match domain {
         1 => Ok(Family::Unix),
         2 => Ok(Family::V4),
         10 => Ok(Family::V6),
         16 => Ok(Family::Netlink),
-        17 => Err(Errno::EPERM),
+        AF_PACKET => Err(Errno::EPERM),
         _ => Err(Errno::EAFNOSUPPORT),
     }
 }
 
+/// The type alone, once its flags are known to be good.
+fn type_of(kind: u32) -> Result<(u32, u32), Errno> {
+    /// SOCK_TYPE_MASK.
+    const MASK: u32 = 0xf;
+    if kind & !MASK & !TYPE_FLAGS != 0 {
+        return Err(Errno::EINVAL);
+    }
+    Ok((kind & MASK, kind & TYPE_FLAGS))
+}
+
 fn kind_of(kind: u32) -> Result<Kind, Errno> {
-    match kind & !TYPE_FLAGS {
+    match kind {
         1 => Ok(Kind::Stream),
         2 => Ok(Kind::Datagram),
         3 => Ok(Kind::Raw),
         5 => Ok(Kind::SeqPacket),
-        0 | 4 | 6 | 10 => Err(Errno::ESOCKTNOSUPPORT),
-        _ => Err(Errno::EINVAL),
+        _ => Err(Errno::ESOCKTNOSUPPORT),
     }
 }
 
-fn install(
-    cx: &Cx<'_>,
+/// A socket that no descriptor refers to yet.
+struct Made {
     family: Family,
     kind: Kind,
     protocol: i32,
     ops: Arc<dyn Protocol>,
-    flags: u32,
-) -> Result<i32, Errno> {
-    let socket = Socket { id: cx.kernel().fresh_id(), family, kind, protocol, ops };
-    let flags = OpenFlags::from_bits_truncate(flags & TYPE_FLAGS);
-    let file = OpenFile::new(Arc::new(socket), flags | OpenFlags::RDWR);
-    cx.install(file, flags.contains(OpenFlags::CLOEXEC))
+}
+
+impl Made {
+    fn install(self, cx: &Cx<'_>, flags: u32) -> Result<i32, Errno> {
+        let Made { family, kind, protocol, ops } = self;
+        let (id, creds) = (cx.kernel().fresh_id(), cx.task.creds());
+        let nameless = Nameless::new(id, mode::SOCK | 0o777, (creds.fsuid, creds.fsgid));
+        let socket = Socket { id, nameless, family, kind, protocol, ops };
+        let flags = OpenFlags::from_bits_truncate(flags & TYPE_FLAGS);
+        let file = OpenFile::new(Arc::new(socket), flags | OpenFlags::RDWR);
+        cx.install(file, flags.contains(OpenFlags::CLOEXEC))
+    }
+}
+
+/// Makes a socket as `__sock_create()` does: the family's number, the type's, then what the family
+/// says of both and the protocol.
+fn create(cx: &Cx<'_>, domain: i32, kind: u32, protocol: i32) -> Result<Made, Errno> {
+    if !(0..AF_MAX).contains(&domain) {
+        return Err(Errno::EAFNOSUPPORT);
+    }
+    if kind >= SOCK_MAX {
+        return Err(Errno::EINVAL);
+    }
+    let domain = if domain == 2 && kind == SOCK_PACKET { AF_PACKET } else { domain };
+    let family = family_of(domain)?;
+    match family {
+        Family::Unix => create_unix(cx, kind, protocol),
+        Family::Netlink => create_netlink(cx, kind, protocol),
+        Family::V4 | Family::V6 => create_inet(cx, family, kind, protocol),
+    }
+}
+
+fn create_unix(cx: &Cx<'_>, kind: u32, protocol: i32) -> Result<Made, Errno> {
+    if protocol != 0 && protocol != 1 {
+        return Err(Errno::EPROTONOSUPPORT);
+    }
+    let kind = match kind_of(kind)? {
+        Kind::Raw => Kind::Datagram,
+        kind => kind,
+    };
+    let ops = UnixSocket::new(&cx.kernel().net, kind, who(cx));
+    Ok(Made { family: Family::Unix, kind, protocol: 0, ops })
+}
+
+fn create_netlink(cx: &Cx<'_>, kind: u32, protocol: i32) -> Result<Made, Errno> {
+    let kind = kind_of(kind)?;
+    if !matches!(kind, Kind::Raw | Kind::Datagram) {
+        return Err(Errno::ESOCKTNOSUPPORT);
+    }
+    let ops = NetlinkSocket::new(&cx.kernel().net, protocol, who(cx))?;
+    Ok(Made { family: Family::Netlink, kind, protocol, ops })
+}
+
+fn create_inet(cx: &Cx<'_>, family: Family, kind: u32, protocol: i32) -> Result<Made, Errno> {
+    /// IPPROTO_MAX.
+    const MOST: i32 = 263;
+    let v6 = family == Family::V6;
+    let ping = if v6 { 58 } else { 1 };
+    if !(0..MOST).contains(&protocol) {
+        return Err(Errno::EINVAL);
+    }
+    let (net, owner) = (&cx.kernel().net, who(cx));
+    let (kind, protocol, ops): (Kind, i32, Arc<dyn Protocol>) = match (kind_of(kind)?, protocol) {
+        (Kind::Stream, 0 | 6) => (Kind::Stream, 6, TcpSocket::new(net, v6, owner)),
+        (Kind::Datagram, 0 | 17) => (Kind::Datagram, 17, UdpSocket::new(net, v6, owner)),
+        // Nobody is in net.ipv4.ping_group_range.
+        (Kind::Datagram, p) if p == ping => return Err(Errno::EACCES),
+        (Kind::Raw, p) if p != 0 => return Err(Errno::EPERM),
+        (Kind::SeqPacket, _) => return Err(Errno::ESOCKTNOSUPPORT),
+        _ => return Err(Errno::EPROTONOSUPPORT),
+    };
+    Ok(Made { family, kind, protocol, ops })
 }
 
 /// socket(2).
 pub fn socket(cx: &mut Cx<'_>, domain: i32, kind: u32, protocol: i32) -> SysResult {
-    let flags = kind & TYPE_FLAGS;
-    let family = family_of(domain)?;
-    let kind = kind_of(kind)?;
-    let net = &cx.kernel().net;
-    let owner = who(cx);
-    let (kind, protocol, ops): (Kind, i32, Arc<dyn Protocol>) = match (family, kind, protocol) {
-        (Family::Unix, _, p) if p != 0 && p != 1 => return Err(Errno::EPROTONOSUPPORT.into()),
-        (Family::Unix, kind, _) => {
-            let kind = if kind == Kind::Raw { Kind::Datagram } else { kind };
-            (kind, 0, UnixSocket::new(net, kind, owner))
-        }
-        (Family::Netlink, Kind::Raw | Kind::Datagram, p) => {
-            (kind, p, NetlinkSocket::new(net, p, owner)?)
-        }
-        (Family::Netlink, ..) => return Err(Errno::ESOCKTNOSUPPORT.into()),
-        (_, Kind::Stream, 0 | 6) => {
-            (Kind::Stream, 6, TcpSocket::new(net, family == Family::V6, owner))
-        }
-        (_, Kind::Datagram, 0 | 17) => {
-            (Kind::Datagram, 17, UdpSocket::new(net, family == Family::V6, owner))
-        }
-        (_, Kind::Raw, p) if p != 0 => return Err(Errno::EPERM.into()),
-        (_, Kind::SeqPacket, _) => return Err(Errno::ESOCKTNOSUPPORT.into()),
-        _ => return Err(Errno::EPROTONOSUPPORT.into()),
-    };
-    Ok(ret_i32(install(cx, family, kind, protocol, ops, flags)?))
+    let (kind, flags) = type_of(kind)?;
+    Ok(ret_i32(create(cx, domain, kind, protocol)?.install(cx, flags)?))
 }
 
-/// socketpair(2).
+/// socketpair(2). As on Linux the numbers are stored before the sockets are made.
 pub fn socketpair(cx: &mut Cx<'_>, domain: i32, kind: u32, protocol: i32, fds: u64) -> SysResult {
-    let flags = kind & TYPE_FLAGS;
-    let family = family_of(domain)?;
-    let kind = kind_of(kind)?;
+    let (kind, flags) = type_of(kind)?;
+    let limit = cx.task.process.limit(rlimit::NOFILE);
+    let expected = cx.files().free_pair(limit)?;
+    cx.mm().write_obj(fds, &expected)?;
+    let Made { family, kind, .. } = create(cx, domain, kind, protocol)?;
     if family != Family::Unix {
         return Err(Errno::EOPNOTSUPP.into());
     }
-    if protocol != 0 && protocol != 1 {
-        return Err(Errno::EPROTONOSUPPORT.into());
-    }
-    let kind = if kind == Kind::Raw { Kind::Datagram } else { kind };
     let [one, other] = UnixSocket::pair(&cx.kernel().net, kind, who(cx));
-    let first = install(cx, family, kind, 0, one, flags)?;
-    let done = install(cx, family, kind, 0, other, flags).and_then(|second| {
-        cx.mm().write_obj(fds, &[first, second]).inspect_err(|_| {
-            drop(cx.files().close(second));
-        })
-    });
-    if let Err(e) = done {
-        drop(cx.files().close(first));
-        return Err(e.into());
+    let first = Made { family, kind, protocol: 0, ops: one }.install(cx, flags)?;
+    let second = Made { family, kind, protocol: 0, ops: other }.install(cx, flags);
+    let second = second.inspect_err(|_| drop(cx.files().close(first)))?;
+    if [first, second] != expected {
+        // Another thread took one of the numbers meanwhile.
+        cx.mm().write_obj(fds, &[first, second])?;
     }
     Ok(0)
 }
@@ -144,17 +201,7 @@ pub fn socketpair(cx: &mut Cx<'_>, domain: i32, kind: u32, protocol: i32, fds: u
 pub fn bind(cx: &mut Cx<'_>, fd: i32, addr: u64, len: i32) -> SysResult {
     let file = file_of(cx, fd)?;
     let socket = socket_of(&file)?;
-    let mut addr = sockaddr::read(cx, addr, len, socket.family)?;
-    if addr == Addr::Unspec {
-        addr = match socket.family {
-            // ip(7): AF_UNSPEC is let through for 0.0.0.0, as old programs pass it.
-            Family::V4 => {
-                Addr::V4(crate::net::addr::Host { ip: crate::net::addr::Ip::ANY4, port: 0 })
-            }
-            Family::V6 => return Err(Errno::EAFNOSUPPORT.into()),
-            _ => return Err(Errno::EINVAL.into()),
-        };
-    }
+    let addr = sockaddr::decode_local(&sockaddr::read(cx, addr, len)?, socket.family)?;
     if let Addr::Unix(UnixName::Path(path)) = &addr {
         let unix = socket.ops.as_any().downcast_ref::<UnixSocket>().ok_or(Errno::EINVAL)?;
         if !matches!(unix.local(), Addr::Unix(UnixName::Unnamed)) {
@@ -215,9 +262,10 @@ pub fn accept4(cx: &mut Cx<'_>, fd: i32, addr: u64, len: u64, flags: u32) -> Sys
     let socket = socket_of(&file)?;
     let attempt = socket.ops.accept();
     let (child, peer) = wait(cx, socket, attempt, file.nonblock(), socket.timeouts().0)?;
-    let new = install(cx, socket.family, socket.kind, socket.protocol, child, flags)?;
+    let Socket { family, kind, protocol, .. } = *socket;
+    let new = Made { family, kind, protocol, ops: child }.install(cx, flags)?;
     if addr != 0
-        && let Err(e) = sockaddr::write(cx, &peer, addr, len)
+        && let Err(e) = sockaddr::write(cx, Some(&peer), addr, len)
     {
         drop(cx.files().close(new));
         return Err(e.into());
@@ -247,7 +295,7 @@ struct Started;
 pub fn connect(cx: &mut Cx<'_>, fd: i32, addr: u64, len: i32) -> SysResult {
     let file = file_of(cx, fd)?;
     let socket = socket_of(&file)?;
-    let addr = sockaddr::read(cx, addr, len, socket.family)?;
+    let addr = sockaddr::decode(&sockaddr::read(cx, addr, len)?, socket.family)?;
     let target = match &addr {
         Addr::Unix(UnixName::Path(path)) => Some(find_path(cx, path)?),
         _ => None,
@@ -266,7 +314,7 @@ pub fn connect(cx: &mut Cx<'_>, fd: i32, addr: u64, len: i32) -> SysResult {
 /// getsockname(2).
 pub fn getsockname(cx: &mut Cx<'_>, fd: i32, addr: u64, len: u64) -> SysResult {
     let file = file_of(cx, fd)?;
-    sockaddr::write(cx, &socket_of(&file)?.ops.local(), addr, len)?;
+    sockaddr::write(cx, Some(&socket_of(&file)?.ops.local()), addr, len)?;
     Ok(0)
 }
 
@@ -274,7 +322,7 @@ pub fn getsockname(cx: &mut Cx<'_>, fd: i32, addr: u64, len: u64) -> SysResult {
 pub fn getpeername(cx: &mut Cx<'_>, fd: i32, addr: u64, len: u64) -> SysResult {
     let file = file_of(cx, fd)?;
     let peer = socket_of(&file)?.ops.peer()?;
-    sockaddr::write(cx, &peer, addr, len)?;
+    sockaddr::write(cx, Some(&peer), addr, len)?;
     Ok(0)
 }
 

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use super::{
     socket::{file_of, socket_of},
-    sockopt_known::{Setting, readable, setting},
+    sockopt_known::{Setting, is_privileged, readable, setting},
 };
 use crate::{
     call::Cx,
+    creds::cap,
     error::{Errno, SysResult},
     net::{
         Family, Kind, Socket,
@@ -45,6 +46,8 @@ mod so {
     pub const SNDLOWAT: i32 = 19;
     pub const RCVTIMEO: i32 = 20;
     pub const SNDTIMEO: i32 = 21;
+    pub const BINDTODEVICE: i32 = 25;
+    pub const ATTACH_FILTER: i32 = 26;
     pub const TIMESTAMP: i32 = 29;
     pub const ACCEPTCONN: i32 = 30;
     pub const SNDBUFFORCE: i32 = 32;
@@ -66,19 +69,37 @@ pub fn setsockopt(
     let file = file_of(cx, fd)?;
     let socket = socket_of(&file)?;
     let len = usize::try_from(len).map_err(|_| Errno::EINVAL)?;
-    let mut bytes = vec![0; len.min(256)];
+    check_level(socket, level)?;
+    let mut bytes = vec![0; len.min(value_size(level, name, len)?)];
     cx.mm().read_bytes(value, &mut bytes)?;
     let int = bytes.get(..4).and_then(|b| b.try_into().ok()).map(i32::from_ne_bytes);
     match level {
         SOL_SOCKET => set_socket(cx, socket, name, int, &bytes)?,
-        SOL_NETLINK if socket.family == Family::Netlink => set_netlink(socket, name, int)?,
-        IPPROTO_IP | IPPROTO_IPV6 | IPPROTO_TCP | IPPROTO_UDP => {
-            set_inet(socket, level, name, int, &bytes)?;
-        }
-        _ => return Err(Errno::ENOPROTOOPT.into()),
+        SOL_NETLINK => set_netlink(socket, name, int)?,
+        _ => set_inet(cx, socket, level, name, int, &bytes)?,
     }
     socket.ops.options_changed();
     Ok(0)
+}
+
+/// How much of a value of `len` bytes is read. TCP's and UDP's options and most of SOL_SOCKET's are
+/// integers, and that they are too short is told before that they cannot be read.
+fn value_size(level: i32, name: i32, len: usize) -> Result<usize, Errno> {
+    /// TCP_CONGESTION, TCP_ULP, TCP_FASTOPEN_KEY.
+    const TCP_TEXT: [i32; 3] = [13, 31, 33];
+    /// More than any option has.
+    const MOST: usize = 256;
+    let (least, most) = match (level, name) {
+        (SOL_SOCKET, so::BINDTODEVICE) => (0, 15),
+        (SOL_SOCKET, so::LINGER) => (4, 8),
+        (SOL_SOCKET, so::RCVTIMEO | so::SNDTIMEO | so::ATTACH_FILTER) => (4, 16),
+        (IPPROTO_TCP, name) if TCP_TEXT.contains(&name) => (1, MOST),
+        (IPPROTO_TCP, _) => (4, MOST),
+        (SOL_SOCKET | IPPROTO_UDP, _) => (4, 4),
+        (SOL_NETLINK, _) if len < 4 => (0, 0),
+        _ => (0, MOST),
+    };
+    if len < least { Err(Errno::EINVAL) } else { Ok(most) }
 }
 
 fn set_socket(
@@ -88,10 +109,9 @@ fn set_socket(
     int: Option<i32>,
     bytes: &[u8],
 ) -> Result<(), Errno> {
-    const BIND_TO_DEVICE: i32 = 25;
     let value = match int {
         // A name, which may be short.
-        None if name == BIND_TO_DEVICE => 0,
+        None if name == so::BINDTODEVICE => 0,
         int => int.ok_or(Errno::EINVAL)?,
     };
     let on = value != 0;
@@ -99,6 +119,9 @@ fn set_socket(
     let mut options = socket.ops.endpoint().options();
     match name {
         so::REUSEADDR => options.reuse_addr = on,
+        so::REUSEPORT if on && !matches!(socket.family, Family::V4 | Family::V6) => {
+            return Err(Errno::EOPNOTSUPP);
+        }
         so::REUSEPORT => options.reuse_port = on,
         so::KEEPALIVE => options.keep_alive = on,
         so::BROADCAST => options.broadcast = on,
@@ -123,12 +146,12 @@ fn set_socket(
         so::RCVTIMEO => options.recv_timeout = time(bytes)?,
         so::SNDTIMEO => options.send_timeout = time(bytes)?,
         so::PRIORITY if !(0..=6).contains(&value) => {
-            if !cx.task.creds().capable(crate::creds::cap::NET_ADMIN) {
+            if !cx.task.creds().capable(cap::NET_ADMIN) {
                 return Err(Errno::EPERM);
             }
             options.stored.insert((SOL_SOCKET, name), value);
         }
-        so::MARK if !cx.task.creds().capable(crate::creds::cap::NET_ADMIN) => {
+        so::MARK if !cx.task.creds().capable(cap::NET_ADMIN) => {
             return Err(Errno::EPERM);
         }
         so::TYPE
@@ -213,14 +236,17 @@ fn time(bytes: &[u8]) -> Result<Option<Duration>, Errno> {
 }
 
 fn set_inet(
+    cx: &Cx<'_>,
     socket: &Socket,
     level: i32,
     name: i32,
     int: Option<i32>,
     bytes: &[u8],
 ) -> Result<(), Errno> {
-    check_level(socket, level)?;
     let value = int.or_else(|| bytes.first().map(|b| i32::from(*b)));
+    if is_privileged(level, name, value.unwrap_or(0)) && !cx.task.creds().capable(cap::NET_ADMIN) {
+        return Err(Errno::EPERM);
+    }
     let mut options = socket.ops.endpoint().options();
     match (level, name) {
         // IPV6_V6ONLY, before bind only.
@@ -247,6 +273,8 @@ fn set_inet(
 /// Options of a protocol exist on its sockets only.
 fn check_level(socket: &Socket, level: i32) -> Result<(), Errno> {
     let fits = match level {
+        SOL_SOCKET => true,
+        SOL_NETLINK => socket.family == Family::Netlink,
         IPPROTO_IP => matches!(socket.family, Family::V4 | Family::V6),
         IPPROTO_IPV6 => socket.family == Family::V6,
         IPPROTO_TCP => socket.protocol == 6,
@@ -273,29 +301,27 @@ pub fn getsockopt(
 ) -> SysResult {
     let file = file_of(cx, fd)?;
     let socket = socket_of(&file)?;
+    match check_level(socket, level) {
+        // Unlike setsockopt(2), IPv4's answer for another protocol's option.
+        Err(_) if socket.family == Family::V4 => return Err(Errno::EOPNOTSUPP.into()),
+        checked => checked?,
+    }
     let mm = cx.mm();
     let room: i32 = mm.read_obj(len_at)?;
     let room = usize::try_from(room).map_err(|_| Errno::EINVAL)?;
     let bytes = match level {
         SOL_SOCKET => get_socket(socket, name)?,
-        IPPROTO_IP | IPPROTO_IPV6 | IPPROTO_TCP | IPPROTO_UDP => {
-            // Unlike setsockopt(2), IPv4's answer for another protocol's option.
-            match check_level(socket, level) {
-                Err(_) if socket.family == Family::V4 => return Err(Errno::EOPNOTSUPP.into()),
-                checked => checked?,
-            }
-            get_inet(socket, level, name)?
-        }
-        SOL_NETLINK if socket.family == Family::Netlink => {
+        SOL_NETLINK => {
             let options = socket.ops.endpoint().options();
             let value = options.stored.get(&(SOL_NETLINK, name)).copied();
             let known = NETLINK_FLAGS.contains(&name).then_some(0);
-            value.or(known).ok_or(Errno::ENOPROTOOPT)?.to_ne_bytes().to_vec()
+            let value = value.or(known).ok_or(Errno::ENOPROTOOPT)?;
+            if room < 4 {
+                return Err(Errno::EINVAL.into());
+            }
+            value.to_ne_bytes().to_vec()
         }
-        _ if matches!(socket.family, Family::V4 | Family::Unix) => {
-            return Err(Errno::EOPNOTSUPP.into());
-        }
-        _ => return Err(Errno::ENOPROTOOPT.into()),
+        _ => get_inet(socket, level, name)?,
     };
     let count = bytes.len().min(room);
     mm.write_bytes(value, &bytes[..count])?;

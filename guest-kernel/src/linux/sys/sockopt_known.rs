@@ -51,6 +51,17 @@ pub fn readable(level: i32, name: i32) -> Result<(), Errno> {
     }
 }
 
+/// Setting the option `name` takes CAP_NET_ADMIN.
+pub fn is_privileged(level: i32, name: i32, value: i32) -> bool {
+    match (level, name) {
+        // IP_IPSEC_POLICY, IP_XFRM_POLICY, IPV6_IPSEC_POLICY, IPV6_XFRM_POLICY.
+        (IPPROTO_IP, 16 | 17) | (IPPROTO_IPV6, 34 | 35) => true,
+        // IP_TRANSPARENT, IPV6_TRANSPARENT.
+        (IPPROTO_IP, 19) | (IPPROTO_IPV6, 75) => value != 0,
+        _ => false,
+    }
+}
+
 /// What setting an option that has no effect means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Setting {
@@ -90,6 +101,8 @@ pub fn setting(level: i32, name: i32, bytes: &[u8]) -> Result<Setting, Errno> {
         (IPPROTO_IP | IPPROTO_IPV6, 45) => at_least(GROUP, Setting::Leave(42)),
         (IPPROTO_IPV6, 20) => at_least(20, Setting::Join(20)),
         (IPPROTO_IPV6, 21) => at_least(20, Setting::Leave(20)),
+        // IP_ROUTER_ALERT, for raw sockets.
+        (IPPROTO_IP, 5) => Err(Errno::EINVAL),
         // IP_OPTIONS, IP_UNBLOCK_SOURCE to MCAST_MSFILTER.
         (IPPROTO_IP, 4) => Ok(Setting::Store),
         (IPPROTO_IP, 37..=48) | (IPPROTO_IPV6, 43..=48) => Err(Errno::EINVAL),

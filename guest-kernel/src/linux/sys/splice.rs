@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use super::io::{Where, iovec, read_to, readable, told, writable, write_from, write_here};
+use super::{
+    io::{Where, iovec, read_to, readable, told, writable, write_from, write_here},
+    path::file,
+    signal::raise,
+};
 use crate::{
     call::Cx,
     error::{Errno, Stop, SysResult},
@@ -12,7 +16,7 @@ use crate::{
         inotify::Events,
     },
     pipe::PipeEnd,
-    signal::{SigInfo, number},
+    signal::number,
 };
 
 /// SPLICE_F_NONBLOCK.
@@ -31,7 +35,7 @@ fn same_pipe(one: &OpenFile, other: &OpenFile) -> bool {
 /// EPIPE raises SIGPIPE.
 fn broken(cx: &Cx<'_>, errno: Errno) -> Stop {
     if errno == Errno::EPIPE {
-        cx.task.send(SigInfo::kernel(number::SIGPIPE));
+        raise(cx, number::SIGPIPE);
     }
     Stop::Errno(errno)
 }
@@ -53,24 +57,33 @@ pub fn splice(
     if count == 0 {
         return Ok(0);
     }
-    let input = readable(cx, from)?;
-    let output = writable(cx, to)?;
+    let (input, output) = (file(cx, from)?, file(cx, to)?);
     let (pipe_in, pipe_out) = (PipeEnd::of(&input).is_some(), PipeEnd::of(&output).is_some());
-    if !pipe_in && !pipe_out {
-        return Err(Errno::EINVAL.into());
-    }
     if (pipe_in && from_at != 0) || (pipe_out && to_at != 0) {
         return Err(Errno::ESPIPE.into());
     }
-    if input.attr()?.is_dir() {
-        return Err(Errno::EINVAL.into());
-    }
-    if same_pipe(&input, &output) || output.flags().contains(OpenFlags::APPEND) {
-        return Err(Errno::EINVAL.into());
-    }
-    let read_at = if from_at == 0 { None } else { Some(cx.mm().read_obj::<u64>(from_at)?) };
     let write_at = if to_at == 0 { None } else { Some(cx.mm().read_obj::<u64>(to_at)?) };
+    let read_at = if from_at == 0 { None } else { Some(cx.mm().read_obj::<u64>(from_at)?) };
+    if !input.readable() || !output.writable() {
+        return Err(Errno::EBADF.into());
+    }
+    let placeless =
+        (read_at.is_some() && !input.positioned()) || (write_at.is_some() && !output.positioned());
+    let negative = read_at.into_iter().chain(write_at).any(|at| at.cast_signed() < 0);
+    if placeless
+        || negative
+        || (!pipe_in && !pipe_out)
+        || input.attr()?.is_dir()
+        || same_pipe(&input, &output)
+        || (!pipe_out && output.flags().contains(OpenFlags::APPEND))
+    {
+        return Err(Errno::EINVAL.into());
+    }
     let nonblock = flags & NONBLOCK != 0;
+    if pipe_out && output.ops.poll(&output).contains(Ready::ERR) {
+        // Nobody reads: what there is stays where it is.
+        return Err(broken(cx, Errno::EPIPE));
+    }
     if output.ops.queue().is_some() && !output.ops.poll(&output).intersects(Ready::OUT | Ready::ERR)
     {
         let quiet = nonblock || output.nonblock();
@@ -134,14 +147,17 @@ pub fn vmsplice(cx: &mut Cx<'_>, fd: i32, iov: u64, count: u64, flags: u32) -> S
     if flags & !KNOWN != 0 {
         return Err(Errno::EINVAL.into());
     }
-    let file = super::path::file(cx, fd)?;
+    let file = file(cx, fd)?;
+    if !file.readable() && !file.writable() {
+        return Err(Errno::EBADF.into());
+    }
+    let segments = iovec(&cx.mm(), iov, count)?;
+    if segments.iter().all(|segment| segment.1 == 0) {
+        return Ok(0);
+    }
     if PipeEnd::of(&file).is_none() {
         return Err(Errno::EBADF.into());
     }
-    if count > 1024 {
-        return Err(Errno::EINVAL.into());
-    }
-    let segments = iovec(&cx.mm(), iov, count)?;
     let quiet = flags & NONBLOCK != 0;
     if file.writable() {
         write_from(cx, &file, segments, Where::Here, quiet)

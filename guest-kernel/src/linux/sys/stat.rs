@@ -2,17 +2,20 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::path::{self, AT_FDCWD, Target, actor, at, target};
+use super::path::{self, AT_FDCWD, Target, actor, at, target, target_or_null};
 use crate::{
     call::Cx,
     creds::{Creds, cap},
     error::{Errno, SysResult},
     fs::{
+        file::OpenFile,
         inode::{Actor, Attr, SetAttr, mode},
-        inotify::{self, Events},
+        inotify::Events,
         perm,
     },
+    ipc::mqueue::MqFile,
     linux::layout_fs::{Stat, Statfs, Statx},
+    task::pidfd::PidFd,
 };
 
 /// stat(2).
@@ -34,7 +37,7 @@ pub fn newfstatat(cx: &mut Cx<'_>, dirfd: i32, path: u64, buf: u64, flags: u32) 
     if flags & !(at::SYMLINK_NOFOLLOW | at::EMPTY_PATH | at::NO_AUTOMOUNT) != 0 {
         return Err(Errno::EINVAL.into());
     }
-    let attr = target(cx, &actor(cx), dirfd, path, flags)?.attr()?;
+    let attr = target_or_null(cx, &actor(cx), dirfd, path, flags)?.attr()?;
     cx.mm().write_obj(buf, &Stat::from(&attr))?;
     Ok(0)
 }
@@ -45,7 +48,7 @@ pub fn statx(cx: &mut Cx<'_>, dirfd: i32, path: u64, flags: u32, mask: u32, buf:
     if flags & !known != 0 || sync == at::STATX_SYNC || mask & 0x8000_0000 != 0 {
         return Err(Errno::EINVAL.into());
     }
-    let found = target(cx, &actor(cx), dirfd, path, flags)?;
+    let found = target_or_null(cx, &actor(cx), dirfd, path, flags)?;
     let attr = found.attr()?;
     let (mount, root) = match &found {
         Target::Path(p, _) => (p.mount.id, Arc::ptr_eq(&p.dentry, p.mount.root())),
@@ -109,20 +112,16 @@ pub fn fchmodat2(cx: &mut Cx<'_>, dirfd: i32, path: u64, bits: u32, flags: u32) 
         return Err(Errno::EINVAL.into());
     }
     let who = actor(cx);
-    let place = target(cx, &who, dirfd, path, flags)?.path()?;
-    set_mode(&who, &place, bits)
+    set_mode(&who, &target(cx, &who, dirfd, path, flags)?, bits)
 }
 /// fchmod(2).
 pub fn fchmod(cx: &mut Cx<'_>, fd: i32, bits: u32) -> SysResult {
-    let file = path::file(cx, fd)?;
-    match &file.path {
-        Some(place) => set_mode(&actor(cx), place, bits),
-        None => Ok(0),
-    }
+    set_mode(&actor(cx), &Target::of(path::file(cx, fd)?), bits)
 }
-fn set_mode(who: &Actor, place: &crate::fs::dentry::Path, bits: u32) -> SysResult {
+fn set_mode(who: &Actor, place: &Target, bits: u32) -> SysResult {
     let attr = place.attr()?;
-    place.mount.writable()?;
+    place.writable()?;
+    place.settable()?;
     if !perm::owns(&who.creds, &attr) {
         return Err(Errno::EPERM.into());
     }
@@ -133,8 +132,7 @@ fn set_mode(who: &Actor, place: &crate::fs::dentry::Path, bits: u32) -> SysResul
     if !who.creds.in_group(attr.gid) && !who.creds.capable(cap::FSETID) {
         bits &= !mode::SGID;
     }
-    place.inode().set_attr(&SetAttr { mode: Some(bits), ..SetAttr::default() })?;
-    inotify::changed(place, Events::ATTRIB);
+    place.set_attr(&SetAttr { mode: Some(bits), ..SetAttr::default() }, Events::ATTRIB)?;
     Ok(0)
 }
 
@@ -159,20 +157,16 @@ pub fn fchownat(
         return Err(Errno::EINVAL.into());
     }
     let who = actor(cx);
-    let place = target(cx, &who, dirfd, path, flags)?.path()?;
-    set_owner(&who, &place, uid, gid)
+    set_owner(&who, &target(cx, &who, dirfd, path, flags)?, uid, gid)
 }
 /// fchown(2).
 pub fn fchown(cx: &mut Cx<'_>, fd: i32, uid: u32, gid: u32) -> SysResult {
-    let file = path::file(cx, fd)?;
-    match &file.path {
-        Some(place) => set_owner(&actor(cx), place, uid, gid),
-        None => Ok(0),
-    }
+    set_owner(&actor(cx), &Target::of(path::file(cx, fd)?), uid, gid)
 }
-fn set_owner(who: &Actor, place: &crate::fs::dentry::Path, uid: u32, gid: u32) -> SysResult {
+fn set_owner(who: &Actor, place: &Target, uid: u32, gid: u32) -> SysResult {
     let attr = place.attr()?;
-    place.mount.writable()?;
+    place.writable()?;
+    place.settable()?;
     let creds = &who.creds;
     let own = creds.fsuid == attr.uid;
     let uid_ok = uid == u32::MAX || (own && uid == attr.uid);
@@ -183,18 +177,15 @@ fn set_owner(who: &Actor, place: &crate::fs::dentry::Path, uid: u32, gid: u32) -
     let kept = |id: u32| (id != u32::MAX).then_some(id);
     let strips = !attr.is_dir() && attr.mode & (mode::SUID | mode::SGID) != 0;
     let mode = strips.then(|| perm::without_set_id(attr.mode) & mode::PERM);
-    place.inode().set_attr(&SetAttr {
-        uid: kept(uid),
-        gid: kept(gid),
-        mode,
-        ..SetAttr::default()
-    })?;
-    inotify::changed(place, Events::ATTRIB);
+    let change = SetAttr { uid: kept(uid), gid: kept(gid), mode, ..SetAttr::default() };
+    // That nothing but ctime changes is no event (`fsnotify_change()`).
+    let told = change.uid.or(change.gid).or(change.mode).is_some();
+    place.set_attr(&change, if told { Events::ATTRIB } else { Events::empty() })?;
     Ok(0)
 }
 
-/// Two times to set: `None` keeps, and whether both are "now".
-type Times = ([Option<Duration>; 2], bool);
+/// Two times to set: seconds and nanoseconds, or what stands for them; `None` is "now".
+type Times = Option<[(i64, i64); 2]>;
 
 const UTIME_NOW: i64 = 0x3fff_ffff;
 const UTIME_OMIT: i64 = 0x3fff_fffe;
@@ -203,68 +194,65 @@ fn seconds(secs: i64, nanos: i64) -> Duration {
     // A time before 1970 wraps round, and back when it is shown.
     Duration::new(secs.cast_unsigned(), u32::try_from(nanos).unwrap_or(0))
 }
-fn set_times(who: &Actor, place: &crate::fs::dentry::Path, times: Times) -> SysResult {
-    let ([atime, mtime], now) = times;
-    if atime.is_none() && mtime.is_none() {
-        return Ok(0);
-    }
-    place.mount.writable()?;
-    let attr: Attr = place.attr()?;
-    if !perm::owns(&who.creds, &attr) {
-        if !now {
-            return Err(Errno::EPERM.into());
-        }
-        perm::check(&who.creds, &attr, perm::WRITE)?;
-    }
-    place.inode().set_attr(&SetAttr { atime, mtime, ..SetAttr::default() })?;
-    let event = match (atime, mtime) {
-        (Some(_), None) => Events::ACCESS,
-        (None, Some(_)) => Events::MODIFY,
-        _ => Events::ATTRIB,
-    };
-    inotify::changed(place, event);
-    Ok(0)
-}
-fn timespecs(cx: &Cx<'_>, addr: u64) -> Result<Times, Errno> {
+/// Sets the times of what was found (`vfs_utimes()`): only here is it seen whether they are valid.
+fn set_times(cx: &Cx<'_>, who: &Actor, place: &Target, times: Times) -> SysResult {
     let now = cx.kernel().host.realtime();
-    if addr == 0 {
-        return Ok(([Some(now); 2], true));
-    }
-    let raw: [i64; 4] = cx.mm().read_obj(addr)?;
-    let one = |secs: i64, nanos: i64| match nanos {
+    let one = |(secs, nanos): (i64, i64)| match nanos {
         UTIME_NOW => Ok(Some(now)),
         UTIME_OMIT => Ok(None),
         0..1_000_000_000 => Ok(Some(seconds(secs, nanos))),
         _ => Err(Errno::EINVAL),
     };
-    let both_now = raw[1] == UTIME_NOW && raw[3] == UTIME_NOW;
-    Ok(([one(raw[0], raw[1])?, one(raw[2], raw[3])?], both_now))
+    let [atime, mtime] = match times {
+        None => [Some(now); 2],
+        Some([atime, mtime]) => [one(atime)?, one(mtime)?],
+    };
+    place.writable()?;
+    let attr: Attr = place.attr()?;
+    if !perm::owns(&who.creds, &attr) {
+        if times.is_some_and(|times| times.iter().any(|time| time.1 != UTIME_NOW)) {
+            place.settable()?;
+            return Err(Errno::EPERM.into());
+        }
+        perm::check(&who.creds, &attr, perm::WRITE)?;
+    }
+    let event = match (atime, mtime) {
+        (Some(_), None) => Events::ACCESS,
+        (None, Some(_)) => Events::MODIFY,
+        _ => Events::ATTRIB,
+    };
+    place.set_attr(&SetAttr { atime, mtime, ..SetAttr::default() }, event)?;
+    Ok(0)
+}
+/// The file times are set of: without a path a descriptor's, which takes no flags (`do_utimes()`).
+fn timed(cx: &Cx<'_>, who: &Actor, dirfd: i32, path: u64, flags: u32) -> Result<Target, Errno> {
+    if path == 0 && dirfd != AT_FDCWD {
+        return if flags == 0 {
+            Ok(Target::of(path::file(cx, dirfd)?))
+        } else {
+            Err(Errno::EINVAL)
+        };
+    }
+    if flags & !(at::SYMLINK_NOFOLLOW | at::EMPTY_PATH) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    target(cx, who, dirfd, path, flags)
 }
 /// utimensat(2).
 pub fn utimensat(cx: &mut Cx<'_>, dirfd: i32, path: u64, times: u64, flags: u32) -> SysResult {
-    let times = timespecs(cx, times)?;
-    if flags & !(at::SYMLINK_NOFOLLOW | at::EMPTY_PATH) != 0 {
-        return Err(Errno::EINVAL.into());
+    let times = match times {
+        0 => None,
+        addr => {
+            let raw: [i64; 4] = cx.mm().read_obj(addr)?;
+            Some([(raw[0], raw[1]), (raw[2], raw[3])])
+        }
+    };
+    if times.is_some_and(|times| times.iter().all(|time| time.1 == UTIME_OMIT)) {
+        // Not even the path is looked at.
+        return Ok(0);
     }
     let who = actor(cx);
-    if path == 0 && dirfd != AT_FDCWD {
-        let file = path::file(cx, dirfd)?;
-        let Some(place) = &file.path else { return Ok(0) };
-        return set_times(&who, place, times);
-    }
-    let place = target(cx, &who, dirfd, path, flags)?.path()?;
-    set_times(&who, &place, times)
-}
-fn timevals(cx: &Cx<'_>, addr: u64) -> Result<Times, Errno> {
-    if addr == 0 {
-        return timespecs(cx, 0);
-    }
-    let raw: [i64; 4] = cx.mm().read_obj(addr)?;
-    if !(0..1_000_000).contains(&raw[1]) || !(0..1_000_000).contains(&raw[3]) {
-        return Err(Errno::EINVAL);
-    }
-    let one = |secs, micros: i64| Some(seconds(secs, micros * 1000));
-    Ok(([one(raw[0], raw[1]), one(raw[2], raw[3])], false))
+    set_times(cx, &who, &timed(cx, &who, dirfd, path, flags)?, times)
 }
 /// utimes(2).
 pub fn utimes(cx: &mut Cx<'_>, path: u64, times: u64) -> SysResult {
@@ -272,26 +260,30 @@ pub fn utimes(cx: &mut Cx<'_>, path: u64, times: u64) -> SysResult {
 }
 /// futimesat(2).
 pub fn futimesat(cx: &mut Cx<'_>, dirfd: i32, path: u64, times: u64) -> SysResult {
-    let times = timevals(cx, times)?;
-    let who = actor(cx);
-    let place = if path == 0 && dirfd != AT_FDCWD {
-        path::file(cx, dirfd)?.path.clone().ok_or(Errno::EPERM)?
-    } else {
-        target(cx, &who, dirfd, path, 0)?.path()?
+    let times = match times {
+        0 => None,
+        addr => {
+            let raw: [i64; 4] = cx.mm().read_obj(addr)?;
+            if !(0..1_000_000).contains(&raw[1]) || !(0..1_000_000).contains(&raw[3]) {
+                return Err(Errno::EINVAL.into());
+            }
+            Some([(raw[0], raw[1] * 1000), (raw[2], raw[3] * 1000)])
+        }
     };
-    set_times(&who, &place, times)
+    let who = actor(cx);
+    set_times(cx, &who, &timed(cx, &who, dirfd, path, 0)?, times)
 }
 /// utime(2).
 pub fn utime(cx: &mut Cx<'_>, path: u64, times: u64) -> SysResult {
-    let times = if times == 0 {
-        timespecs(cx, 0)?
-    } else {
-        let raw: [i64; 2] = cx.mm().read_obj(times)?;
-        ([Some(seconds(raw[0], 0)), Some(seconds(raw[1], 0))], false)
+    let times = match times {
+        0 => None,
+        addr => {
+            let raw: [i64; 2] = cx.mm().read_obj(addr)?;
+            Some([(raw[0], 0), (raw[1], 0)])
+        }
     };
     let who = actor(cx);
-    let place = path::find(cx, &who, path, true)?;
-    set_times(&who, &place, times)
+    set_times(cx, &who, &timed(cx, &who, AT_FDCWD, path, 0)?, times)
 }
 
 fn put_statfs(cx: &Cx<'_>, mount: &crate::fs::mount::Mount, buf: u64) -> SysResult {
@@ -304,15 +296,14 @@ pub fn statfs(cx: &mut Cx<'_>, path: u64, buf: u64) -> SysResult {
     let place = path::find(cx, &actor(cx), path, true)?;
     put_statfs(cx, &place.mount, buf)
 }
-/// fstatfs(2): pipes and sockets have no file system to speak of.
+/// fstatfs(2).
 pub fn fstatfs(cx: &mut Cx<'_>, fd: i32, buf: u64) -> SysResult {
     let file = cx.files().get(fd)?;
     match &file.path {
         Some(place) => put_statfs(cx, &place.mount, buf),
         None => {
-            const PIPEFS_MAGIC: u64 = 0x5049_5045;
             let none = crate::fs::inode::StatFs {
-                magic: PIPEFS_MAGIC,
+                magic: magic(&file),
                 block_size: 4096,
                 name_max: 255,
                 ..Default::default()
@@ -320,5 +311,15 @@ pub fn fstatfs(cx: &mut Cx<'_>, fd: i32, buf: u64) -> SysResult {
             cx.mm().write_obj(buf, &Statfs::new(&none, 0, 0))?;
             Ok(0)
         }
+    }
+}
+/// The kernel's own file system that a file without a place would be of (linux/magic.h).
+fn magic(file: &OpenFile) -> u64 {
+    match file.attr().map_or(0, |attr| attr.mode) & mode::FMT {
+        mode::FIFO => 0x5049_5045,
+        mode::SOCK => 0x534f_434b,
+        _ if file.downcast::<MqFile>().is_some() => 0x1980_0202,
+        _ if file.downcast::<PidFd>().is_some() => 0x5049_4446,
+        _ => 0x0904_1934,
     }
 }

@@ -83,14 +83,17 @@ pub fn read_timespec(mm: &Mm, addr: u64) -> Result<Duration, Errno> {
 /// A clock of clock_gettime(2).
 #[derive(Clone)]
 pub enum Clock {
-    /// CLOCK_REALTIME and its alarm; true for the coarse one.
+    /// CLOCK_REALTIME; true for the coarse one.
     Realtime(bool),
     /// CLOCK_MONOTONIC; true for the coarse one.
     Monotonic(bool),
     /// CLOCK_MONOTONIC_RAW.
     Raw,
-    /// CLOCK_BOOTTIME and its alarm.
+    /// CLOCK_BOOTTIME.
     Boottime,
+    /// CLOCK_REALTIME_ALARM, CLOCK_BOOTTIME_ALARM: there is no device that could wake a machine, and
+    /// Linux has these clocks only where there is one.
+    Alarm,
     /// CLOCK_TAI.
     Tai,
     /// CPU time of the process of this thread.
@@ -108,14 +111,15 @@ impl Clock {
         const PER_THREAD: i32 = 4;
         let me = || cx.task.clone();
         Ok(match id {
-            0 | 8 => Clock::Realtime(false),
+            0 => Clock::Realtime(false),
             1 => Clock::Monotonic(false),
             2 => Clock::Process(me(), CpuKind::Total),
             3 => Clock::Thread(me(), CpuKind::Total),
             4 => Clock::Raw,
             5 => Clock::Realtime(true),
             6 => Clock::Monotonic(true),
-            7 | 9 => Clock::Boottime,
+            7 => Clock::Boottime,
+            8 | 9 => Clock::Alarm,
             11 => Clock::Tai,
             0.. => return Err(Errno::EINVAL),
             _ => {
@@ -141,6 +145,16 @@ impl Clock {
             }
         })
     }
+    /// As [`Clock::find`], of those that show a time.
+    ///
+    /// # Errors
+    /// EINVAL.
+    fn readable(cx: &Cx<'_>, id: i32) -> Result<Clock, Errno> {
+        match Clock::find(cx, id)? {
+            Clock::Alarm => Err(Errno::EINVAL),
+            clock => Ok(clock),
+        }
+    }
     /// The time on it.
     #[must_use]
     pub fn now(&self, cx: &Cx<'_>) -> Duration {
@@ -148,7 +162,7 @@ impl Clock {
         match self {
             Clock::Realtime(_) | Clock::Tai => host.realtime(),
             Clock::Monotonic(_) | Clock::Raw => host.monotonic(),
-            Clock::Boottime => host.boottime(),
+            Clock::Boottime | Clock::Alarm => host.boottime(),
             Clock::Process(task, kind) => {
                 let own = Arc::ptr_eq(&task.process, &cx.task.process);
                 process_cpu(&task.process, *kind, own.then_some(&**cx.task))
@@ -178,14 +192,14 @@ impl Clock {
 
 /// clock_gettime(2).
 pub fn clock_gettime(cx: &mut Cx<'_>, id: i32, time: u64) -> SysResult {
-    let now = Clock::find(cx, id)?.now(cx);
+    let now = Clock::readable(cx, id)?.now(cx);
     cx.mm().write_obj(time, &RawTime::timespec(now))?;
     Ok(0)
 }
 
 /// clock_getres(2).
 pub fn clock_getres(cx: &mut Cx<'_>, id: i32, res: u64) -> SysResult {
-    let resolution = Clock::find(cx, id)?.resolution();
+    let resolution = Clock::readable(cx, id)?.resolution();
     if res != 0 {
         cx.mm().write_obj(res, &RawTime::timespec(resolution))?;
     }
@@ -281,6 +295,9 @@ pub fn clock_nanosleep(
         _ => {}
     }
     let limit = read_timespec(&cx.mm(), time)?;
+    if let Clock::Alarm = clock {
+        return Err(Errno::EOPNOTSUPP.into());
+    }
     if let Clock::Process(..) | Clock::Thread(..) = clock {
         return cpu_sleep(cx, &clock, limit, absolute, remaining);
     }

@@ -7,6 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::time::{ABSTIME, Clock, RawTime};
 use crate::{
     call::Cx,
+    creds::cap,
     error::{Errno, SysResult},
     fs::file::{OpenFile, OpenFlags},
     num::ret_i32,
@@ -60,34 +61,39 @@ fn recipient(cx: &Cx<'_>, event: &SigEvent) -> Result<Recipient, Errno> {
     }
 }
 
-/// timer_create(2).
+/// timer_create(2). As on Linux the number is taken first: a call that fails uses one up.
 pub fn timer_create(cx: &mut Cx<'_>, clock: i32, event: u64, id: u64) -> SysResult {
-    let base = match Clock::find(cx, clock)? {
-        Clock::Raw | Clock::Realtime(true) | Clock::Monotonic(true) => {
+    let mm = cx.mm();
+    let event = if event == 0 { None } else { Some(mm.read_obj::<SigEvent>(event)?) };
+    let clock = match Clock::find(cx, clock) {
+        Ok(Clock::Raw | Clock::Realtime(true) | Clock::Monotonic(true)) => {
             return Err(Errno::EOPNOTSUPP.into());
         }
+        Err(errno) if clock >= 0 => return Err(errno.into()),
+        found => found,
+    };
+    let process = &cx.task.process;
+    let new = process.timers.posix.number()?;
+    let to = match &event {
+        Some(event) => recipient(cx, event)?,
+        None => Recipient::Process(Arc::downgrade(process)),
+    };
+    mm.write_obj(id, &new)?;
+    let clock = clock?;
+    let realtime = matches!(clock, Clock::Realtime(_) | Clock::Tai);
+    let base = match clock {
+        Clock::Alarm => return Err(Errno::EOPNOTSUPP.into()),
         Clock::Process(task, kind) => Base::Process(Arc::downgrade(&task.process), kind),
         Clock::Thread(task, kind) => Base::Thread(Arc::downgrade(&task), kind),
         _ => Base::Monotonic,
     };
-    let realtime = matches!(Clock::find(cx, clock)?, Clock::Realtime(_) | Clock::Tai);
-    let mm = cx.mm();
-    let event = if event == 0 { None } else { Some(mm.read_obj::<SigEvent>(event)?) };
-    let to = match &event {
-        Some(event) => recipient(cx, event)?,
-        None => Recipient::Process(Arc::downgrade(&cx.task.process)),
-    };
-    let process = &cx.task.process;
-    let new = process.timers.posix.create(process, base, |id| Notify {
+    let notify = Notify {
         to,
         signal: event.map_or(SIGALRM, |e| u8::try_from(e.signal).unwrap_or(SIGALRM)),
-        value: event.map_or(u64::from(id.cast_unsigned()), |e| e.value),
+        value: event.map_or(u64::from(new.cast_unsigned()), |e| e.value),
         realtime,
-    })?;
-    if let Err(errno) = mm.write_obj(id, &new) {
-        process.timers.posix.delete(new)?;
-        return Err(errno.into());
-    }
+    };
+    process.timers.posix.create(process, base, new, notify);
     Ok(0)
 }
 
@@ -154,11 +160,15 @@ pub fn timerfd_create(cx: &mut Cx<'_>, clock: i32, flags: u32) -> SysResult {
     if !(OpenFlags::CLOEXEC | OpenFlags::NONBLOCK).contains(open) {
         return Err(Errno::EINVAL.into());
     }
+    let alarm = matches!(clock, 8 | 9);
     let realtime = match clock {
         0 | 8 => true,
         1 | 7 | 9 => false,
         _ => return Err(Errno::EINVAL.into()),
     };
+    if alarm && !cx.task.creds().capable(cap::WAKE_ALARM) {
+        return Err(Errno::EPERM.into());
+    }
     let fd = TimerFd::new(cx.kernel(), realtime);
     let file = OpenFile::new(fd, open | OpenFlags::RDWR);
     Ok(ret_i32(cx.install(file, open.contains(OpenFlags::CLOEXEC))?))

@@ -138,6 +138,15 @@ impl TcpSocket {
         server.end.queue.wake();
         Ok(())
     }
+    /// Forgets the connections nobody has accepted; false if it did not listen.
+    fn stop_listening(&self) -> bool {
+        let Some(listener) = self.state().listener.take() else { return false };
+        for child in listener.ready {
+            child.close();
+        }
+        self.end.queue.wake();
+        true
+    }
     /// Ends both directions at once (RST).
     fn reset(&self) {
         self.inbox.end();
@@ -212,6 +221,7 @@ impl Protocol for TcpSocket {
     }
     fn connect(&self, addr: &Addr, how: &Connect) -> Result<(), Errno> {
         if *addr == Addr::Unspec {
+            self.stop_listening();
             return Ok(());
         }
         if self.link.get().is_some() {
@@ -266,14 +276,7 @@ impl Protocol for TcpSocket {
             return Err(Errno::EPIPE);
         }
         if out.urgent {
-            let mut bytes = vec![0; src.left().min(WINDOW)];
-            let n = src.take(&mut bytes)?;
-            let Some((last, before)) = bytes[..n].split_last() else { return Ok(0) };
-            let mut plain = Outgoing::default();
-            let mut src = Source::kernel(before);
-            link.outbox.send(&mut src, &mut plain, None, None, &self.end.queue)?;
-            link.outbox.send_urgent(*last);
-            return Ok(n);
+            return link.outbox.send_with_urgent(src, &mut Outgoing::default(), &self.end.queue);
         }
         if link.outbox.is_deaf() {
             // The other end is closed: it answers this with a reset, which the next send hears of.
@@ -293,9 +296,7 @@ impl Protocol for TcpSocket {
             return Err(Errno::ENOTCONN);
         }
         if how.urgent {
-            let byte = self.inbox.recv_urgent(how.peek)?;
-            let stored = dst.put(&[byte])?;
-            return Ok(Received { stored, full: 1, urgent: true, ..Received::default() });
+            return self.inbox.recv_urgent(dst, how.peek);
         }
         if !self.inbox.has_data() {
             self.end.check()?;
@@ -308,13 +309,7 @@ impl Protocol for TcpSocket {
     fn shutdown(&self, read: bool, write: bool) -> Result<(), Errno> {
         let Some(link) = self.link.get() else {
             // A listener stops listening.
-            let listener = self.state().listener.take();
-            let listener = listener.filter(|_| read).ok_or(Errno::ENOTCONN)?;
-            for child in listener.ready {
-                child.close();
-            }
-            self.end.queue.wake();
-            return Ok(());
+            return if read && self.stop_listening() { Ok(()) } else { Err(Errno::ENOTCONN) };
         };
         if read {
             self.read_shut.store(true, Ordering::Release);

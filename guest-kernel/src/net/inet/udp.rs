@@ -138,11 +138,15 @@ impl Protocol for UdpSocket {
         self.end.queue.wake();
         Ok(())
     }
+    fn admits(&self, len: usize, urgent: bool) -> Result<(), Errno> {
+        match urgent {
+            // As on Linux IPv6 does not mind.
+            true if !self.v6 && len <= usize::from(u16::MAX) => Err(Errno::EOPNOTSUPP),
+            _ => Ok(()),
+        }
+    }
     fn send(&self, src: &mut Source<'_>, out: &mut Outgoing) -> Result<usize, Errno> {
         self.end.check()?;
-        if out.urgent {
-            return Err(Errno::EOPNOTSUPP);
-        }
         let len = src.left();
         if len > MAX_PAYLOAD {
             return Err(Errno::EMSGSIZE);
@@ -187,9 +191,7 @@ impl Protocol for UdpSocket {
         }
     }
     fn recv(&self, dst: &mut Sink<'_>, how: Receive) -> Result<Received, Errno> {
-        if how.urgent {
-            return Err(Errno::EOPNOTSUPP);
-        }
+        // MSG_OOB is not looked at.
         self.end.check()?;
         let got = self.inbox.recv(dst, how);
         if matches!(got, Err(Errno::EAGAIN)) && self.state().read_shut {

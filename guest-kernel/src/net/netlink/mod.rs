@@ -152,10 +152,14 @@ impl Protocol for NetlinkSocket {
         }
         Ok(())
     }
-    fn send(&self, src: &mut Source<'_>, out: &mut Outgoing) -> Result<usize, Errno> {
-        if out.urgent {
-            return Err(Errno::EOPNOTSUPP);
+    fn admits(&self, len: usize, urgent: bool) -> Result<(), Errno> {
+        match (urgent, len) {
+            (true, _) => Err(Errno::EOPNOTSUPP),
+            (_, 0) => Err(Errno::ENODATA),
+            _ => Ok(()),
         }
+    }
+    fn send(&self, src: &mut Source<'_>, out: &mut Outgoing) -> Result<usize, Errno> {
         let named = match &out.to {
             None => None,
             Some(Addr::Netlink { pid, groups }) => Some((*pid, *groups)),

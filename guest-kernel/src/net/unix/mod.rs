@@ -80,6 +80,8 @@ struct State {
     /// A datagram socket's connected peer.
     peer: Option<Weak<UnixSocket>>,
     peer_name: UnixName,
+    /// A datagram socket sends no more.
+    write_shut: bool,
     closed: bool,
 }
 
@@ -127,6 +129,7 @@ impl UnixSocket {
                 listener: None,
                 peer: None,
                 peer_name: UnixName::Unnamed,
+                write_shut: false,
                 closed: false,
             }),
         })
@@ -309,10 +312,18 @@ impl Protocol for UnixSocket {
     fn connect(&self, addr: &Addr, how: &Connect) -> Result<(), Errno> {
         self.connect_to(addr, how)
     }
-    fn send(&self, src: &mut Source<'_>, out: &mut Outgoing) -> Result<usize, Errno> {
-        if out.urgent {
-            return Err(Errno::EOPNOTSUPP);
+    fn admits(&self, len: usize, urgent: bool) -> Result<(), Errno> {
+        match self.kind {
+            Kind::Stream if urgent && len == 0 => Err(Errno::EOPNOTSUPP),
+            Kind::Stream => Ok(()),
+            Kind::SeqPacket if self.link.get().is_none() => Err(Errno::ENOTCONN),
+            _ if urgent => Err(Errno::EOPNOTSUPP),
+            _ if len > self.end.options().send_buffer.saturating_sub(32) => Err(Errno::EMSGSIZE),
+            _ if self.state().write_shut => Err(Errno::EPIPE),
+            _ => Ok(()),
         }
+    }
+    fn send(&self, src: &mut Source<'_>, out: &mut Outgoing) -> Result<usize, Errno> {
         if self.is_datagram() {
             return self.send_datagram(src, out);
         }
@@ -324,14 +335,20 @@ impl Protocol for UnixSocket {
         if self.kind == Kind::SeqPacket && src.left() > self.end.options().send_buffer - 32 {
             return Err(Errno::EMSGSIZE);
         }
+        if out.urgent {
+            return link.outbox.send_with_urgent(src, out, &self.end.queue);
+        }
         link.outbox.send(src, out, None, None, &self.end.queue)
     }
     fn recv(&self, dst: &mut Sink<'_>, mut how: Receive) -> Result<Received, Errno> {
-        if how.urgent {
-            return Err(Errno::EOPNOTSUPP);
-        }
         if !self.is_datagram() && self.link.get().is_none() {
             return Err(if self.kind == Kind::Stream { Errno::EINVAL } else { Errno::ENOTCONN });
+        }
+        if how.urgent {
+            return match self.kind {
+                Kind::Stream => self.inbox.recv_urgent(dst, how.peek),
+                _ => Err(Errno::EOPNOTSUPP),
+            };
         }
         how.creds |= self.end.options().pass_cred;
         if !self.inbox.has_data() {
@@ -352,12 +369,8 @@ impl Protocol for UnixSocket {
             if read {
                 self.inbox.end();
             }
-            let peer = self.state().peer.clone().and_then(|p| p.upgrade());
-            if let (true, Some(peer)) = (write, peer)
-                && peer.state().peer.as_ref().is_some_and(|p| Weak::ptr_eq(p, &self.me))
-            {
-                peer.inbox.end();
-            }
+            self.state().write_shut |= write;
+            self.end.queue.wake();
             return Ok(());
         }
         if read {
@@ -407,6 +420,9 @@ impl Protocol for UnixSocket {
         if self.inbox.has_data() {
             ready |= read_ready;
         }
+        if self.inbox.has_urgent() {
+            ready |= Ready::PRI;
+        }
         if self.is_datagram() {
             let peer = self.state().peer.clone().and_then(|p| p.upgrade());
             if peer.is_none_or(|p| p.inbox.is_writable(1, &self.end.queue)) {
@@ -442,6 +458,9 @@ impl Protocol for UnixSocket {
     }
     fn unsent_bytes(&self) -> usize {
         self.link.get().map_or(0, |link| link.outbox.bytes())
+    }
+    fn at_mark(&self) -> bool {
+        self.inbox.at_mark()
     }
     fn is_listening(&self) -> bool {
         self.state().listener.is_some()

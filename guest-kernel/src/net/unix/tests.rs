@@ -48,7 +48,7 @@ fn streams_merge_and_records_do_not() {
 fn descriptors_end_a_read() {
     let [a, b] = UnixSocket::pair(&net(), Kind::Stream, WHO);
     assert_eq!(send(&a, b"x"), Ok(1));
-    let (r, w) = Pipe::pair(1, OpenFlags::empty());
+    let (r, w) = Pipe::pair(1, (0, 0), OpenFlags::empty());
     let mut out = Outgoing { creds: Some(WHO), files: vec![w], ..Outgoing::default() };
     assert_eq!(a.send(&mut Source::kernel(b"yz"), &mut out), Ok(2));
     assert_eq!(send(&a, b"after"), Ok(5));
@@ -71,6 +71,7 @@ fn deep_chains_of_sockets_in_flight_close() {
         assert_eq!(a.send(&mut Source::kernel(b"x"), &mut out), Ok(1));
         let socket = crate::net::Socket {
             id: 1,
+            nameless: crate::fs::nameless::Nameless::default(),
             family: crate::net::Family::Unix,
             kind: Kind::Datagram,
             protocol: 0,
