@@ -362,6 +362,10 @@ pub fn set_altstack(task: &Task, new: &RawStack, sp: u64) -> Result<(), Errno> {
         return Err(Errno::EINVAL);
     }
     let autodisarm = new.flags & SS_AUTODISARM != 0;
+    // No stack set once more is no change, whatever size one must have.
+    if (new.sp, new.size, new.flags) == (0, 0, 0) && own.altstack == AltStack::default() {
+        return Ok(());
+    }
     own.altstack = if mode == SS_DISABLE {
         AltStack::default()
     } else if new.size < min_altstack(task) {

@@ -191,6 +191,6 @@ pub fn write(cx: &Cx<'_>, addr: Option<&Addr>, at: u64, len_at: u64) -> Result<(
     let room: i32 = mm.read_obj(len_at)?;
     let room = usize::try_from(room).map_err(|_| Errno::EINVAL)?;
     let bytes = addr.map(encode).unwrap_or_default();
-    mm.write_bytes(at, &bytes[..bytes.len().min(room)])?;
-    mm.write_obj(len_at, &bytes.len().low_i32())
+    mm.write_obj(len_at, &bytes.len().low_i32())?;
+    mm.write_bytes(at, &bytes[..bytes.len().min(room)])
 }

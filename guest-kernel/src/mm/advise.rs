@@ -194,10 +194,11 @@ impl Mm {
     ) -> Result<(), Errno> {
         let offset = start % PAGE_SIZE;
         let start = start - offset;
-        let len = len.checked_add(offset).and_then(round_up).ok_or(Errno::EINVAL)?;
-        let end = start.checked_add(len).ok_or(Errno::EINVAL)?;
+        // As on Linux what is too long to be rounded up becomes nothing.
+        let len = len.checked_add(offset).and_then(round_up).unwrap_or(0);
         self.edit(|inner| {
             if on {
+                let end = start.saturating_add(len);
                 let already: u64 = inner
                     .vmas
                     .overlapping(start, end)
@@ -209,12 +210,17 @@ impl Mm {
                     return Err(Errno::ENOMEM);
                 }
             }
+            let end = start.checked_add(len).ok_or(Errno::EINVAL)?;
             if !inner.vmas.covers(start, end) {
                 return Err(Errno::ENOMEM);
             }
             inner.vmas.change(start, end, |v| v.flags.set(VmaFlags::LOCKED, on));
             if on && fill {
                 self.populate(inner, start, end);
+                // Locked, but for what nobody can have in memory.
+                if inner.vmas.overlapping(start, end).any(|v| v.prot.is_empty()) {
+                    return Err(Errno::ENOMEM);
+                }
             }
             Ok(())
         })

@@ -57,7 +57,8 @@ impl Mm {
             let overlaps = new < old_end && old < new_end;
             if new_len > self.user_end()
                 || new_end > self.user_end()
-                || fixed && (!new.is_multiple_of(PAGE_SIZE) || overlaps)
+                || !new.is_multiple_of(PAGE_SIZE)
+                || overlaps
             {
                 return Err(Errno::EINVAL);
             }

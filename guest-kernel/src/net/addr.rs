@@ -145,6 +145,8 @@ pub struct Receive {
     pub peek: bool,
     /// MSG_OOB.
     pub urgent: bool,
+    /// Nobody waits: the end of datagrams, which is none on the wire, is told to who does.
+    pub nonblock: bool,
     /// The receiver wants credentials: do not merge bytes of different senders.
     pub creds: bool,
 }

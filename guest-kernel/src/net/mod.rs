@@ -214,12 +214,13 @@ impl FileOps for Socket {
     fn positioned(&self) -> bool {
         false
     }
-    fn read(&self, _file: &OpenFile, dst: &mut Sink<'_>) -> Result<usize, Errno> {
+    fn read(&self, file: &OpenFile, dst: &mut Sink<'_>) -> Result<usize, Errno> {
         // Not even a message is taken (`sock_read_iter()`).
         if dst.left() == 0 {
             return Ok(0);
         }
-        self.ops.recv(dst, Receive::default()).map(|got| got.stored)
+        let how = Receive { nonblock: file.nonblock(), ..Receive::default() };
+        self.ops.recv(dst, how).map(|got| got.stored)
     }
     fn write(&self, _file: &OpenFile, src: &mut Source<'_>) -> Result<usize, Errno> {
         self.write_by(self.ops.endpoint().owner, src)

@@ -151,6 +151,8 @@ pub fn of(program: &Program, descs: &Descs) -> Options {
 /// Calls whose effects reach further than a program, or that answer by the machine's own lights: not made by
 /// chance where Linux itself is a target. The sandbox denies the dangerous ones anyway.
 const NOT_NATIVE: &[&str] = &[
+    // The sandbox's filter cannot see its flags.
+    "clone3",
     "mount",
     "umount2",
     "pivot_root",

@@ -254,7 +254,9 @@ fn lock_pi(
     }
     let key = key(cx, addr, private)?;
     let futexes = cx.kernel().futexes.clone();
-    let exists = |tid: Tid| cx.kernel().tasks.task(tid).is_some();
+    let exists = |tid: Tid| {
+        cx.kernel().tasks.task(tid).is_some() || crate::task::table::TaskTable::is_phantom(tid)
+    };
     match futexes.lock_pi(&cx.mm(), addr, key, cx.task.tid, try_only, exists)? {
         Locked::Owned => Ok(0),
         Locked::Queued(waiter) => {

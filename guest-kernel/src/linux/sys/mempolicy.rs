@@ -21,7 +21,8 @@ fn check(cx: &Cx<'_>, mode: u32, mask: u64, max: u64) -> Result<(), Errno> {
     if kind > LAST_MODE {
         return Err(Errno::EINVAL);
     }
-    let bits = max.saturating_sub(1);
+    // As on Linux 0 is not "none" but too many.
+    let bits = max.wrapping_sub(1);
     let mut nodes = 0u64;
     if mask != 0 && bits > 0 {
         if bits > PAGE_SIZE * 8 {

@@ -338,10 +338,13 @@ fn receive(
     flags: Flags,
 ) -> Result<Received, crate::error::Stop> {
     let socket = socket_of(file)?;
-    if flags.contains(Flags::ERRQUEUE) {
+    let inet = matches!(socket.family, Family::V4 | Family::V6);
+    if inet && flags.contains(Flags::ERRQUEUE) {
         return Err(Errno::EAGAIN.into());
     }
+    let nonblock = file.nonblock() || flags.contains(Flags::DONTWAIT);
     let how = Receive {
+        nonblock,
         peek: flags.contains(Flags::PEEK),
         urgent: flags.contains(Flags::OOB),
         creds: false,
@@ -349,7 +352,6 @@ fn receive(
     let mm = cx.mm();
     let mut dst = Sink::user(&mm, list);
     dst.skip(cx.call.done);
-    let nonblock = file.nonblock() || flags.contains(Flags::DONTWAIT);
     let all = flags.contains(Flags::WAITALL) && socket.kind == Kind::Stream && !how.peek;
     let attempt = match socket.ops.recv(&mut dst, how) {
         Ok(mut got) => {
@@ -502,6 +504,9 @@ fn write_control(
 fn recv_one(cx: &mut Cx<'_>, file: &Arc<OpenFile>, header: u64, flags: Flags) -> SysResult {
     let mm = cx.mm();
     let mut msg: MsgHdr = mm.read_obj(header)?;
+    if msg.name != 0 && msg.name_len < 0 {
+        return Err(Errno::EINVAL.into());
+    }
     let list = segments(&mm, msg.iov, msg.iov_len)?;
     let socket = socket_of(file)?;
     let mut got = receive(cx, file, list, flags)?;

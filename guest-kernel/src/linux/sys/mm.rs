@@ -123,8 +123,9 @@ pub fn mmap(
     if offset.checked_add(rounded).is_none() {
         return Err(Errno::EOVERFLOW.into());
     }
-    if bits.contains(MapFlags::HUGETLB) {
-        return Err(Errno::ENOMEM.into());
+    let fixed = bits.intersects(MapFlags::FIXED | MapFlags::FIXED_NOREPLACE);
+    if fixed && !addr.is_multiple_of(PAGE_SIZE) {
+        return Err(Errno::EINVAL.into());
     }
     let limits = limits(cx);
     if bits.contains(MapFlags::LOCKED) && limits.locked == 0 {
@@ -158,6 +159,9 @@ pub fn mmap(
         MAP_PRIVATE => false,
         _ => return Err(Errno::EINVAL.into()),
     };
+    if bits.contains(MapFlags::HUGETLB) {
+        return Err(Errno::ENOMEM.into());
+    }
     request.flags.set(VmaFlags::SHARED, shared);
     request.flags.set(VmaFlags::NORESERVE, bits.contains(MapFlags::NORESERVE));
     request.flags.set(VmaFlags::STACK, bits.contains(MapFlags::STACK));
@@ -215,6 +219,11 @@ pub fn munmap(cx: &mut Cx<'_>, addr: u64, len: u64) -> SysResult {
 
 /// mprotect(2).
 pub fn mprotect(cx: &mut Cx<'_>, addr: u64, len: u64, prot: u64) -> SysResult {
+    pkey_mprotect(cx, addr, len, prot, -1)
+}
+
+/// pkey_mprotect(2) on a CPU without protection keys: only -1 is a key.
+pub fn pkey_mprotect(cx: &mut Cx<'_>, addr: u64, len: u64, prot: u64, pkey: i32) -> SysResult {
     let bits = ProtBits::from_bits_retain(prot);
     let both = ProtBits::GROWSDOWN | ProtBits::GROWSUP;
     if bits.contains(both) || !addr.is_multiple_of(PAGE_SIZE) {
@@ -227,7 +236,7 @@ pub fn mprotect(cx: &mut Cx<'_>, addr: u64, len: u64, prot: u64) -> SysResult {
     if round_up(len).and_then(|len| addr.checked_add(len)).is_none_or(|end| end <= addr) {
         return Err(Errno::ENOMEM.into());
     }
-    if !ProtBits::all().contains(bits) {
+    if !ProtBits::all().contains(bits) || pkey != -1 {
         return Err(Errno::EINVAL.into());
     }
     let mm = cx.mm();
@@ -245,16 +254,9 @@ pub fn mprotect(cx: &mut Cx<'_>, addr: u64, len: u64, prot: u64) -> SysResult {
     Ok(0)
 }
 
-/// pkey_mprotect(2) on a CPU without protection keys: only -1 is a key.
-pub fn pkey_mprotect(cx: &mut Cx<'_>, addr: u64, len: u64, prot: u64, pkey: i32) -> SysResult {
-    if pkey != -1 {
-        return Err(Errno::EINVAL.into());
-    }
-    mprotect(cx, addr, len, prot)
-}
-/// pkey_alloc(2): there are none.
-pub fn pkey_alloc(_cx: &mut Cx<'_>, flags: u64, rights: u64) -> SysResult {
-    Err(if flags != 0 || rights & !3 != 0 { Errno::EINVAL } else { Errno::ENOSPC }.into())
+/// pkey_alloc(2): on a CPU without keys Linux finds one, and cannot set its rights.
+pub fn pkey_alloc(_cx: &mut Cx<'_>, _flags: u64, _rights: u64) -> SysResult {
+    Err(Errno::EINVAL.into())
 }
 /// pkey_free(2).
 pub fn pkey_free(_cx: &mut Cx<'_>, _pkey: i32) -> SysResult {

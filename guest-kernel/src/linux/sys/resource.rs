@@ -117,14 +117,13 @@ pub fn getrlimit(cx: &mut Cx<'_>, number: u32, addr: u64) -> SysResult {
 }
 /// setrlimit(2).
 pub fn setrlimit(cx: &mut Cx<'_>, number: u32, addr: u64) -> SysResult {
-    let resource = resource(number)?;
     let new: [u64; 2] = cx.mm().read_obj(addr)?;
+    let resource = resource(number)?;
     change(cx, &cx.task.process, resource, new)?;
     Ok(0)
 }
 /// prlimit(2).
 pub fn prlimit64(cx: &mut Cx<'_>, pid: i32, number: u32, new: u64, old: u64) -> SysResult {
-    let resource = resource(number)?;
     let wanted: Option<[u64; 2]> = if new == 0 { None } else { Some(cx.mm().read_obj(new)?) };
     let own = &cx.task.process;
     let target = if pid == 0 {
@@ -140,7 +139,7 @@ pub fn prlimit64(cx: &mut Cx<'_>, pid: i32, number: u32, new: u64, old: u64) -> 
             if !phantom || wanted.is_some() || !me.capable(cap::SYS_RESOURCE) {
                 return Err(if phantom { Errno::EPERM } else { Errno::ESRCH }.into());
             }
-            let (soft, hard) = target.limits()[resource];
+            let (soft, hard) = target.limits()[resource(number)?];
             if old != 0 {
                 cx.mm().write_obj(old, &[soft, hard])?;
             }
@@ -152,6 +151,7 @@ pub fn prlimit64(cx: &mut Cx<'_>, pid: i32, number: u32, new: u64, old: u64) -> 
             return Err(Errno::EPERM.into());
         }
     }
+    let resource = resource(number)?;
     let (soft, hard) = target.limits()[resource];
     if let Some(wanted) = wanted {
         change(cx, &target, resource, wanted)?;

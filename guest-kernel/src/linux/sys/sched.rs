@@ -103,7 +103,7 @@ pub fn sched_getparam(cx: &mut Cx<'_>, pid: i32, param: u64) -> SysResult {
 pub fn sched_get_priority_max(_cx: &mut Cx<'_>, policy: i32) -> SysResult {
     match policy {
         1 | 2 => Ok(99),
-        0 | 3 | 5 | 6 => Ok(0),
+        0 | 3 | 5..=7 => Ok(0),
         _ => Err(Errno::EINVAL.into()),
     }
 }
@@ -111,7 +111,7 @@ pub fn sched_get_priority_max(_cx: &mut Cx<'_>, policy: i32) -> SysResult {
 pub fn sched_get_priority_min(_cx: &mut Cx<'_>, policy: i32) -> SysResult {
     match policy {
         1 | 2 => Ok(1),
-        0 | 3 | 5 | 6 => Ok(0),
+        0 | 3 | 5..=7 => Ok(0),
         _ => Err(Errno::EINVAL.into()),
     }
 }
@@ -182,6 +182,9 @@ const ATTR_SIZE: usize = 48;
 
 /// sched_setattr(2); deadlines are refused.
 pub fn sched_setattr(cx: &mut Cx<'_>, pid: i32, addr: u64, flags: u32) -> SysResult {
+    /// SCHED_FLAG_ALL, and of it SCHED_FLAG_UTIL_CLAMP.
+    const FLAGS: u32 = 0x7f;
+    const CLAMP: u32 = 0x60;
     if addr == 0 || pid < 0 || flags != 0 {
         return Err(Errno::EINVAL.into());
     }
@@ -192,7 +195,14 @@ pub fn sched_setattr(cx: &mut Cx<'_>, pid: i32, addr: u64, flags: u32) -> SysRes
         return Err(Errno::E2BIG.into());
     }
     // size, policy, flags (8 bytes), nice, priority.
-    let [_, policy, _, _, nice, priority]: [u32; 6] = mm.read_obj(addr)?;
+    let [_, policy, flags, high, nice, priority]: [u32; 6] = mm.read_obj(addr)?;
+    // There is no clamping of utilisation, whose fields are the second version's.
+    if flags & !FLAGS != 0 || high != 0 || flags & CLAMP != 0 && size.size() < ATTR_SIZE + 8 {
+        return Err(Errno::EINVAL.into());
+    }
+    if flags & CLAMP != 0 {
+        return Err(Errno::EOPNOTSUPP.into());
+    }
     let task = target(cx, pid)?;
     set(cx, &task, policy, priority.cast_signed())?;
     if !matches!(policy, FIFO | RR) {

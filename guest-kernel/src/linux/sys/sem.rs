@@ -1,10 +1,10 @@
 //! semget(2), semop(2), semctl(2).
 
-use std::{sync::Arc, sync::PoisonError, time::Duration};
+use std::{sync::Arc, sync::PoisonError};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::time::read_timespec;
+use super::time::RawTime;
 use crate::{
     call::Cx,
     error::{Errno, Restart, SysResult, Wait},
@@ -82,26 +82,28 @@ pub(crate) fn undo_list(task: &Task) -> Arc<UndoList> {
 
 /// semop(2).
 pub fn semop(cx: &mut Cx<'_>, id: i32, operations: u64, count: usize) -> SysResult {
-    operate(cx, id, operations, count, None)
+    operate(cx, id, operations, count, 0)
 }
 
 /// semtimedop(2).
 pub fn semtimedop(cx: &mut Cx<'_>, id: i32, at: u64, count: usize, timeout: u64) -> SysResult {
-    let limit = if timeout == 0 { None } else { Some(read_timespec(&cx.mm(), timeout)?) };
-    operate(cx, id, at, count, limit)
+    operate(cx, id, at, count, timeout)
 }
 
-fn operate(cx: &mut Cx<'_>, id: i32, at: u64, count: usize, limit: Option<Duration>) -> SysResult {
+/// In Linux's order: what cannot be read, then what makes no sense, then what there is not.
+fn operate(cx: &mut Cx<'_>, id: i32, at: u64, count: usize, timeout: u64) -> SysResult {
     const NOWAIT: u16 = 0o4000;
     const UNDO: u16 = 0x1000;
-    if count == 0 || id < 0 {
-        return Err(Errno::EINVAL.into());
-    }
+    let limit = if timeout == 0 { None } else { Some(cx.mm().read_obj::<RawTime>(timeout)?) };
     if count > MAX_OPERATIONS {
         return Err(Errno::E2BIG.into());
     }
     let mut raw = vec![[0u16; 3]; count];
     cx.mm().read_bytes(at, raw.as_mut_bytes())?;
+    if count == 0 || id < 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let limit = limit.map(RawTime::from_timespec).transpose()?;
     let decode = |[number, change, flags]: [u16; 3]| Operation {
         number,
         change: change.cast_signed(),
@@ -115,7 +117,13 @@ fn operate(cx: &mut Cx<'_>, id: i32, at: u64, count: usize, limit: Option<Durati
         None => {
             let set = cx.kernel().ipc.sems.get(id)?;
             let alters = operations.iter().any(|op| op.change != 0);
-            let perm = set.state().perm;
+            let (perm, size) = {
+                let state = set.state();
+                (state.perm, state.sems.len())
+            };
+            if operations.iter().any(|op| usize::from(op.number) >= size) {
+                return Err(Errno::EFBIG.into());
+            }
             if !perm.permits(&cx.task.creds(), if alters { 2 } else { 4 }) {
                 return Err(Errno::EACCES.into());
             }

@@ -137,6 +137,10 @@ pub fn shmat(cx: &mut Cx<'_>, id: i32, addr: u64, flags: i32) -> SysResult {
     if !permits(&cx.task.creds(), &segment, want) {
         return Err(Errno::EACCES.into());
     }
+    let end = addr.checked_add(segment.size);
+    if addr != 0 && flags & REMAP == 0 && end.is_none() {
+        return Err(Errno::EINVAL.into());
+    }
     let place = match addr {
         0 => Place::Hint(0),
         addr if flags & REMAP != 0 => Place::Fixed(addr),

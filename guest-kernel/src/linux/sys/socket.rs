@@ -204,10 +204,12 @@ pub fn bind(cx: &mut Cx<'_>, fd: i32, addr: u64, len: i32) -> SysResult {
     let addr = sockaddr::decode_local(&sockaddr::read(cx, addr, len)?, socket.family)?;
     if let Addr::Unix(UnixName::Path(path)) = &addr {
         let unix = socket.ops.as_any().downcast_ref::<UnixSocket>().ok_or(Errno::EINVAL)?;
-        if !matches!(unix.local(), Addr::Unix(UnixName::Unnamed)) {
-            return Err(Errno::EINVAL.into());
-        }
         let actor = Actor::of(cx.task);
+        if !matches!(unix.local(), Addr::Unix(UnixName::Unnamed)) {
+            // Linux makes the node before it finds the socket to have a name.
+            let taken = vfs::find(&actor, &actor.fs.cwd(), path, false).is_ok();
+            return Err(if taken { Errno::EADDRINUSE } else { Errno::EINVAL }.into());
+        }
         let node = vfs::create(&actor, &actor.fs.cwd(), path, mode::SOCK | 0o777, 0, b"");
         let node = node.map_err(|e| if e == Errno::EEXIST { Errno::EADDRINUSE } else { e })?;
         unix.bind_node(path, node.inode())?;
@@ -255,10 +257,10 @@ pub fn accept(cx: &mut Cx<'_>, fd: i32, addr: u64, len: u64) -> SysResult {
 
 /// accept4(2).
 pub fn accept4(cx: &mut Cx<'_>, fd: i32, addr: u64, len: u64, flags: u32) -> SysResult {
+    let file = cx.files().get(fd)?;
     if flags & !TYPE_FLAGS != 0 {
         return Err(Errno::EINVAL.into());
     }
-    let file = file_of(cx, fd)?;
     let socket = socket_of(&file)?;
     let attempt = socket.ops.accept();
     let (child, peer) = wait(cx, socket, attempt, file.nonblock(), socket.timeouts().0)?;
@@ -293,9 +295,10 @@ struct Started;
 
 /// connect(2).
 pub fn connect(cx: &mut Cx<'_>, fd: i32, addr: u64, len: i32) -> SysResult {
-    let file = file_of(cx, fd)?;
+    let file = cx.files().get(fd)?;
+    let addr = sockaddr::read(cx, addr, len)?;
     let socket = socket_of(&file)?;
-    let addr = sockaddr::decode(&sockaddr::read(cx, addr, len)?, socket.family)?;
+    let addr = sockaddr::decode(&addr, socket.family)?;
     let target = match &addr {
         Addr::Unix(UnixName::Path(path)) => Some(find_path(cx, path)?),
         _ => None,

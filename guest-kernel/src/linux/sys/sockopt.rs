@@ -348,6 +348,9 @@ fn get_socket(socket: &Socket, name: i32) -> Result<Vec<u8>, Errno> {
         so::KEEPALIVE => i32::from(options.keep_alive),
         so::BROADCAST => i32::from(options.broadcast),
         so::TIMESTAMP => i32::from(options.timestamp),
+        so::PASSCRED if matches!(socket.family, Family::V4 | Family::V6) => {
+            return Err(Errno::EOPNOTSUPP);
+        }
         so::PASSCRED => i32::from(options.pass_cred),
         so::SNDBUF => options.send_buffer.low_i32(),
         so::RCVBUF => options.recv_buffer.low_i32(),

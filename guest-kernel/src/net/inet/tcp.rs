@@ -292,8 +292,13 @@ impl Protocol for TcpSocket {
     }
     fn recv(&self, dst: &mut Sink<'_>, how: Receive) -> Result<Received, Errno> {
         if self.link.get().is_none() {
+            let listens = self.is_listening();
+            if how.urgent && !listens {
+                return Err(Errno::EINVAL);
+            }
             self.end.check()?;
-            return Err(Errno::ENOTCONN);
+            let shut = self.read_shut.load(Ordering::Acquire) && !listens;
+            return if shut { Ok(Received::default()) } else { Err(Errno::ENOTCONN) };
         }
         if how.urgent {
             return self.inbox.recv_urgent(dst, how.peek);
@@ -309,7 +314,12 @@ impl Protocol for TcpSocket {
     fn shutdown(&self, read: bool, write: bool) -> Result<(), Errno> {
         let Some(link) = self.link.get() else {
             // A listener stops listening.
-            return if read && self.stop_listening() { Ok(()) } else { Err(Errno::ENOTCONN) };
+            if read && self.stop_listening() {
+                return Ok(());
+            }
+            // It is refused, and remembered all the same.
+            self.read_shut.fetch_or(read, Ordering::AcqRel);
+            return Err(Errno::ENOTCONN);
         };
         if read {
             self.read_shut.store(true, Ordering::Release);

@@ -194,7 +194,7 @@ impl Protocol for UdpSocket {
         // MSG_OOB is not looked at.
         self.end.check()?;
         let got = self.inbox.recv(dst, how);
-        if matches!(got, Err(Errno::EAGAIN)) && self.state().read_shut {
+        if matches!(got, Err(Errno::EAGAIN)) && !how.nonblock && self.state().read_shut {
             return Ok(Received::default());
         }
         got.map(|got| Received { record: false, ..got })

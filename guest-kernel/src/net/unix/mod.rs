@@ -353,6 +353,9 @@ impl Protocol for UnixSocket {
         how.creds |= self.end.options().pass_cred;
         if !self.inbox.has_data() {
             self.end.check()?;
+            if self.is_datagram() && how.nonblock {
+                return Err(Errno::EAGAIN);
+            }
         }
         let mut got = self.inbox.recv(dst, how)?;
         if let Some(link) = self.link.get()

@@ -29,7 +29,12 @@ struct effects effects;
 static bool is_supervisor(uint64_t pid) {
     int32_t target = (int32_t)pid;
     /* -1 is no group of its own, and an error to most. */
-    return target == 1 || target == supervisor || (target < -1 && target == -supervisor);
+    return target == 1 || target == supervisor;
+}
+
+/* For calls that take a group as a negative number. */
+static bool has_supervisor(uint64_t pid) {
+    return is_supervisor(pid) || is_supervisor(-pid);
 }
 
 /* Calls that would reach the supervisor, or be answered from our own stack; 0 for all others. */
@@ -39,7 +44,7 @@ long effects_refuse(uint64_t nr, const uint64_t args[6]) {
     case SYS_rt_sigreturn:
         return enosys;
     case SYS_kill:
-        return (int32_t)args[0] == -1 || is_supervisor(args[0]) ? eperm : 0;
+        return has_supervisor(args[0]) ? eperm : 0;
     case SYS_tkill:
     case SYS_tgkill:
     case SYS_rt_sigqueueinfo:
@@ -60,7 +65,7 @@ long effects_refuse(uint64_t nr, const uint64_t args[6]) {
     case SYS_ioprio_set:
         return args[0] == 3 || is_supervisor(args[1]) ? eperm : 0;
     case SYS_fcntl:
-        return args[1] == F_SETOWN && is_supervisor(args[2]) ? eperm : 0;
+        return args[1] == F_SETOWN && (int32_t)args[2] != -1 && has_supervisor(args[2]) ? eperm : 0;
     }
     return 0;
 }
