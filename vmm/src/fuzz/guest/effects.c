@@ -55,10 +55,20 @@ long effects_refuse(uint64_t nr, const uint64_t args[6]) {
     case SYS_sched_setscheduler:
     case SYS_sched_setparam:
     case SYS_sched_setattr:
+    case SYS_sched_getparam:
+    case SYS_sched_getscheduler:
+    case SYS_sched_getattr:
+    case SYS_sched_rr_get_interval:
+    case SYS_sched_getaffinity:
+    case SYS_getpgid:
+    case SYS_getsid:
     case SYS_process_vm_readv:
     case SYS_process_vm_writev:
         return is_supervisor(args[0]) ? eperm : 0;
     case SYS_ptrace:
+        return is_supervisor(args[1]) ? eperm : 0;
+    case SYS_getpriority:
+    case SYS_ioprio_get:
         return is_supervisor(args[1]) ? eperm : 0;
     case SYS_setpriority:
         return args[0] == 2 || is_supervisor(args[1]) ? eperm : 0;

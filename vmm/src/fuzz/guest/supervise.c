@@ -48,6 +48,7 @@ static void limits(void) {
     limit(RLIMIT_MSGQUEUE, 64ul << 10);
     limit(RLIMIT_SIGPENDING, 256);
     limit(RLIMIT_STACK, 8ul << 20);
+    limit(RLIMIT_NPROC, 64);
 }
 
 /* SIGUSR1: the batch ended. SIGCHLD: the child did. */
