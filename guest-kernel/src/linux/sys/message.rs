@@ -203,7 +203,7 @@ fn outgoing(
         out.creds = Some(who(cx));
     }
     // A sequenced socket that has no peer says so first.
-    if !inet && !(socket.kind == Kind::SeqPacket && lonely) {
+    if !(inet || socket.kind == Kind::SeqPacket && lonely) {
         scm(cx, control, socket.family, &mut out)?;
     }
     socket.ops.admits(len, out.urgent)?;

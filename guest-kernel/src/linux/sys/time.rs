@@ -121,7 +121,7 @@ impl Clock {
             7 => Clock::Boottime,
             8 | 9 => Clock::Alarm,
             11 => Clock::Tai,
-            0.. => return Err(Errno::EINVAL),
+            10 | 12.. => return Err(Errno::EINVAL),
             _ => {
                 let kind = match id & 3 {
                     0 | 2 => CpuKind::Total,
