@@ -140,7 +140,7 @@ impl Desc {
 
 fn family(row: &Row) -> usize {
     let holds = |family: &&[Row]| family.iter().any(|r| r.number == row.number);
-    FAMILIES.iter().position(|family| holds(family)).unwrap_or(0)
+    FAMILIES.iter().position(holds).unwrap_or(0)
 }
 
 /// All descriptions, in order of numbers, variants after their calls.

@@ -160,7 +160,7 @@ impl Run<'_> {
                         .step_by(args.jobs.into())
                         .cloned()
                         .collect();
-                    let seed = Rng::new(seed ^ job << 32).next();
+                    let seed = Rng::new(seed ^ job << 32).draw();
                     scope.spawn(move || {
                         let done = Job::new(self, seed).work(&share);
                         if done.is_err() {
@@ -422,7 +422,7 @@ impl<'a> Job<'a> {
         }
         let doubts = self.doubts.entry(doubtful).or_default();
         *doubts += 1;
-        if *doubts > DOUBTS && *doubts % 16 != 0 {
+        if *doubts > DOUBTS && !doubts.is_multiple_of(16) {
             run.unsteady.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         }

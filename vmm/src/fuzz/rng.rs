@@ -11,7 +11,7 @@ impl Rng {
         Rng(seed)
     }
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -23,7 +23,7 @@ impl Rng {
         if end == 0 {
             return 0;
         }
-        usize::try_from(self.next() % end as u64).unwrap_or(0)
+        usize::try_from(self.draw() % end as u64).unwrap_or(0)
     }
     /// True in `n` of `of` cases.
     pub fn chance(&mut self, n: usize, of: usize) -> bool {
