@@ -247,9 +247,11 @@ mod tests {
         let time = VirtualTime::new();
         let turn = Arc::new(AtomicUsize::new(0));
         let parkers = [Parker::counted(time.clone()), Parker::counted(time.clone())];
+        // Both before either is started: the first alone would be everybody.
+        time.begin();
+        time.begin();
         let threads: Vec<_> = (0..2)
             .map(|me| {
-                time.begin();
                 let (time, turn, parkers) = (time.clone(), turn.clone(), parkers.clone());
                 thread::spawn(move || {
                     loop {

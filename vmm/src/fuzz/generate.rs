@@ -366,6 +366,10 @@ impl Generator<'_> {
             .collect();
         let default = if wanted == "pid" { 0 } else { u64::MAX };
         match self.rng.below(20) {
+            // Which processes there are besides is each place's own affair.
+            0 if wanted == "pid" => {
+                Arg::Value(*self.rng.pick(&[0, 1, u64::MAX, 0x7fff_ffff, 0xffff_ffff]))
+            }
             0 => Arg::Value(*self.rng.pick(&[
                 u64::MAX,
                 0,

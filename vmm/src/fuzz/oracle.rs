@@ -4,7 +4,7 @@ use super::{
     crew::{Crew, Ran},
     desc::Descs,
     known::Known,
-    outcome::{Difference, Outcome},
+    outcome::{Difference, Key, Outcome},
     prog::Program,
     target::{Failure, Kind},
 };
@@ -96,7 +96,8 @@ pub fn call_of<'a>(d: &Difference, program: &Program, descs: &'a Descs) -> Optio
     d.key.call().and_then(|i| program.calls.get(i)).map(|call| descs.get(call.desc).call())
 }
 
-/// Differences that no known one covers.
+/// Differences that no known one covers. What comes after a call that is known to end differently may differ
+/// for that alone, and does not count.
 #[must_use]
 pub fn unknown(
     all: Vec<Difference>,
@@ -105,7 +106,14 @@ pub fn unknown(
     known: &[Known],
 ) -> Vec<Difference> {
     let covered = |d: &Difference| known.iter().any(|k| k.covers(call_of(d, program, descs), d));
-    all.into_iter().filter(|d| !covered(d)).collect()
+    let returns = |d: &&Difference| matches!(d.key, Key::Return(_)) && covered(d);
+    let parted = all.iter().filter(returns).filter_map(|d| d.key.call()).min();
+    let counts = |d: &Difference| match (parted, d.key.call()) {
+        (Some(parted), Some(call)) => call <= parted,
+        (Some(_), None) => false,
+        (None, _) => true,
+    };
+    all.into_iter().filter(|d| counts(d) && !covered(d)).collect()
 }
 
 impl From<(Kind, Failure)> for Finding {
@@ -150,4 +158,30 @@ pub fn confirm(
     let differences = unknown(steady, program, descs, known);
     let (left, right) = sides;
     Ok((!differences.is_empty()).then_some(Finding::Differ { left, right, differences }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::parse, *};
+
+    #[test]
+    fn what_follows_a_known_difference_does_not_count() {
+        let descs = Descs::new();
+        let program = parse::program("close(0x1)\nclose(0x2)\nclose(0x3)", &descs).unwrap();
+        let known: Vec<Known> =
+            vec!["close | return | 0x0 | EPERM | for this test alone".parse().unwrap()];
+        let difference = |key, left: &str, right: &str| Difference {
+            key,
+            left: left.into(),
+            right: right.into(),
+        };
+        let all = vec![
+            difference(Key::Return(0), "0x0", "EBADF"),
+            difference(Key::Return(1), "0x0", "EPERM"),
+            difference(Key::Return(2), "0x0", "EBADF"),
+            difference(Key::End, "a", "b"),
+        ];
+        assert_eq!(unknown(all.clone(), &program, &descs, &known), all[..1]);
+        assert_eq!(unknown(all.clone(), &program, &descs, &[]), all);
+    }
 }
