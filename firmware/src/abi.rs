@@ -100,7 +100,8 @@ impl Phases {
         let word = |i: usize| {
             let mut word = [0; 8];
             word.copy_from_slice(&bytes[i * 8..i * 8 + 8]);
-            layout::IMAGE + u64::from_le_bytes(word)
+            // An image of another version may have anything there.
+            layout::IMAGE.wrapping_add(u64::from_le_bytes(word))
         };
         Phases {
             entry: word(0),
@@ -233,4 +234,15 @@ const fn put(mut bytes: [u8; TSS_BYTES], at: usize, value: u64) -> [u8; TSS_BYTE
 #[must_use]
 pub const fn has_error_code(vector: u8) -> bool {
     matches!(vector, 8 | 10..=14 | 17 | 21 | 29 | 30)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phases_of_a_damaged_image_are_read() {
+        let phases = Phases::from_bytes(&[0xff; Phases::SIZE]);
+        assert_eq!(phases.end, layout::IMAGE - 1);
+    }
 }

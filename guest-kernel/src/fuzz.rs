@@ -1,12 +1,18 @@
 //! Bodies of the fuzz targets in `guest-kernel/fuzz`, one per decoder of hostile bytes.
 //!
-//! A body takes any bytes and panics only if the kernel has a bug. The tests here run each body on
-//! damaged good inputs, the same ones each time; `cargo fuzz` looks for new ones.
+//! A body takes any bytes and panics only if the kernel has a bug. `tests` runs each body on damaged good
+//! inputs, the same ones each time, and keeps those inputs as corpora; `cargo fuzz` looks for new ones.
+
+mod program;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 use zerocopy::IntoBytes;
 
+pub use self::program::{Sendmsg, SignalFrames};
+pub use crate::mm::rewrite::hostile_site as sites;
 use crate::{
     creds::Creds,
     error::Errno,
@@ -16,6 +22,7 @@ use crate::{
     },
     kernel::Kernel,
     linux::{
+        cmsg::{self, Control, Message, Messages},
         elf::{Ehdr, Phdr},
         exec_image, sockaddr,
     },
@@ -188,91 +195,36 @@ pub fn terminal(bytes: &[u8]) {
     while line.read(4096).is_some_and(|bytes| !bytes.is_empty()) {}
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::Mutator;
-
-    /// Rounds of damage for each good input.
-    const ROUNDS: usize = 3000;
-
-    fn damaged(seed: u64, good: &[Vec<u8>], mut one: impl FnMut(&[u8])) {
-        let mut mutator = Mutator::new(seed);
-        for input in good {
-            one(input);
-            for _ in 0..ROUNDS {
-                one(&mutator.mutate(input));
-            }
-        }
+/// Control messages: what is decoded is laid out and decoded again the same, and in too small a buffer never
+/// past its end. The first byte is the size of that buffer.
+///
+/// # Panics
+/// On a bug.
+pub fn control(bytes: &[u8]) {
+    let Some((room, bytes)) = bytes.split_first() else { return };
+    fn decode(bytes: &[u8]) -> Vec<Message<'_>> {
+        Messages::new(bytes).map_while(Result::ok).collect()
     }
-
-    #[test]
-    fn loader() {
-        let target = Loader::default();
-        target.one(&elf(3, 0, false));
-        let good = [
-            elf(2, 0x40_0000, false),
-            elf(3, 0, false),
-            elf(3, 0, true),
-            b"#! /interpreter  -x y \n".to_vec(),
-        ];
-        let headers = 64 + 4 * 56;
-        let mut mutator = Mutator::new(0x656c_6666);
-        for input in &good {
-            for round in 0..ROUNDS {
-                let split = if round % 4 == 0 { input.len() } else { headers.min(input.len()) };
-                let mut bytes = mutator.mutate(&input[..split]);
-                bytes.extend_from_slice(&input[split..]);
-                target.one(&bytes);
+    let messages = decode(bytes);
+    let mut whole = Control::new(usize::MAX);
+    let mut small = Control::new(usize::from(*room));
+    for message in &messages {
+        let (level, kind, data) = match message {
+            Message::Rights(data) => {
+                let fds: Vec<u8> = cmsg::descriptors(data).flat_map(i32::to_ne_bytes).collect();
+                assert!(fds == data[..data.len() / 4 * 4]);
+                (cmsg::SOL_SOCKET, cmsg::SCM_RIGHTS, data.to_vec())
             }
-        }
-    }
-
-    #[test]
-    fn netlink() {
-        let message = |kind: u8, flags: u16, body: &[u8]| {
-            let len = u8::try_from(16 + body.len()).unwrap();
-            let mut out = vec![len, 0, 0, 0, kind, 0];
-            out.extend(flags.to_le_bytes());
-            out.extend([42, 0, 0, 0, 0, 0, 0, 0]);
-            out.extend(body);
-            out
+            Message::Credentials(creds) => {
+                (cmsg::SOL_SOCKET, cmsg::SCM_CREDENTIALS, cmsg::ucred(*creds).to_vec())
+            }
+            Message::Other | Message::OddCredentials => (0, 0, Vec::new()),
         };
-        let good = [
-            message(18, 0x301, &[0; 16]),
-            message(22, 0x301, &[2, 0, 0, 0, 0, 0, 0, 0]),
-            message(26, 0x301, &[10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
-            message(26, 5, &[2, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0, 1, 0, 127, 0, 0, 1]),
-            [message(18, 5, b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x07\0\x03\0lo\0\0"), vec![0; 40]]
-                .concat(),
-        ];
-        let target = Netlink::default();
-        damaged(0x6e65_746c, &good, |bytes| target.one(bytes));
+        whole.put(level, kind, &data);
+        small.put(level, kind, &data);
+        assert!(small.bytes.len() <= usize::from(*room));
     }
-
-    #[test]
-    fn socket_addresses() {
-        let good = [
-            b"\x01\0/tmp/socket\0".to_vec(),
-            b"\x01\0\0abstract".to_vec(),
-            [&b"\x01\0"[..], &[b'p'; 108]].concat(),
-            b"\x02\0\x1f\x90\x7f\0\0\x01\0\0\0\0\0\0\0\0".to_vec(),
-            [&b"\x0a\0\x1f\x90\0\0\0\0"[..], &[0; 15], &[1, 0, 0, 0, 0]].concat(),
-            b"\x10\0\0\0\x07\0\0\0\x01\0\0\0".to_vec(),
-        ];
-        damaged(0x6164_6472, &good, addresses);
-    }
-
-    #[test]
-    fn line_discipline() {
-        let modes = Line::default().termios;
-        let mut head = Vec::new();
-        for word in [modes.input.bits(), modes.output.bits(), modes.local.bits()] {
-            head.extend(word.to_le_bytes());
-        }
-        head.extend(modes.chars);
-        let typed = b"hello\x7f\x7flo w\x17world\r\n\x03\x1c\x1a\x16\x03\x04\t\ttabs\x15\x12\x13\x11\xc3\xa4\x7f\n";
-        let raw = [&[0; 31], &typed[..]].concat();
-        damaged(0x7474_7900, &[[head, typed.to_vec()].concat(), raw], terminal);
-    }
+    assert!(!whole.truncated && decode(&whole.bytes) == messages);
+    // But for the padding of the last one.
+    assert!(small.truncated || whole.bytes.starts_with(&small.bytes));
 }

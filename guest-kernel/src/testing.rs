@@ -15,20 +15,29 @@ use std::{
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 use crate::{
+    creds::Creds,
     error::Errno,
     frames::{Backing, Frames},
     fs::{
         buf::Sink,
         file::{FileOps, OpenFile, OpenFlags},
+        setup::{self, FsConfig},
     },
     host::{Host, HostTree},
     kernel::{Config, Kernel, Parts},
-    mm::{Mm, object::MemObject, store::PageStore},
+    mm::{
+        Limits, Mm,
+        map::{MapRequest, Place},
+        object::MemObject,
+        store::PageStore,
+    },
     num::Word as _,
     platform::{
-        AddressSpace, Cpu, Edit, Gpa, PAGE_SIZE, Platform, PlatformError, Prot, USER_END,
-        XsaveLayout,
+        AddressSpace, Cpu, Edit, Exit, Gpa, Kick, PAGE_SIZE, Platform, PlatformError, Prot,
+        Registers, USER_END, XsaveLayout,
     },
+    signal::TaskSignals,
+    task::{Task, TaskParts, comm_from},
     time::virtual_time::VirtualTime,
 };
 
@@ -98,6 +107,75 @@ impl Platform for FakePlatform {
     fn xsave_layout(&self) -> XsaveLayout {
         XsaveLayout { size: 832, features: 7 }
     }
+}
+
+/// A CPU that runs nothing and only has an FPU, of the fake platform's layout.
+pub struct FakeCpu {
+    /// Its XSAVE area.
+    pub fpu: Vec<u8>,
+}
+
+impl Default for FakeCpu {
+    fn default() -> FakeCpu {
+        FakeCpu { fpu: vec![0; 832] }
+    }
+}
+
+impl Cpu for FakeCpu {
+    fn run(&mut self, _: &mut Registers) -> Result<Exit, PlatformError> {
+        Err(PlatformError::Gone)
+    }
+    fn switch(&mut self, _: &Arc<dyn AddressSpace>) -> Result<(), PlatformError> {
+        Ok(())
+    }
+    fn fpu(&mut self) -> Result<Vec<u8>, PlatformError> {
+        Ok(self.fpu.clone())
+    }
+    fn set_fpu(&mut self, area: &[u8]) -> Result<(), PlatformError> {
+        assert!(area.len() == 512 || area.len() == 832, "{} bytes of FPU state", area.len());
+        // XSTATE_BV has nothing but the layout's features.
+        if area.get(512..520).is_some_and(|bits| bits[0] & !7 != 0 || bits[1..] != [0; 7]) {
+            let source = io::ErrorKind::InvalidInput.into();
+            return Err(PlatformError::Host { op: "FPU state refused", source });
+        }
+        self.fpu[..area.len()].copy_from_slice(area);
+        Ok(())
+    }
+    fn reset_fpu(&mut self) -> Result<(), PlatformError> {
+        self.fpu.fill(0);
+        Ok(())
+    }
+    fn kicker(&self) -> Arc<dyn Kick> {
+        Arc::new(FakeKick)
+    }
+}
+
+struct FakeKick;
+
+impl Kick for FakeKick {
+    fn kick(&self) {}
+}
+
+/// Where [`task`]'s memory begins.
+pub const BUFFER: u64 = 0x10_0000;
+/// Its bytes.
+pub const BUFFER_SIZE: u64 = 4 * PAGE_SIZE;
+
+/// A task that no host thread runs, with some memory at [`BUFFER`] and no files.
+pub fn task(kernel: &Arc<Kernel>) -> Arc<Task> {
+    let mm = Mm::new(kernel).unwrap();
+    let place = Place::FixedNoReplace(BUFFER);
+    let request = MapRequest::anon(place, BUFFER_SIZE, Prot::READ | Prot::WRITE);
+    mm.map(request, Limits::NONE).unwrap();
+    let parts = TaskParts {
+        mm,
+        files: Arc::default(),
+        fs: setup::build(kernel, &FsConfig::default()).unwrap(),
+        creds: Arc::new(Creds::user(0, 0)),
+        signals: TaskSignals::default(),
+        comm: comm_from(b"fake"),
+    };
+    kernel.admit(parts, false).unwrap()
 }
 
 #[derive(Default)]

@@ -5,6 +5,8 @@ pub mod backend;
 pub mod bench;
 pub mod cli;
 pub mod console;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod decoders;
 pub mod doctor;
 pub mod events;
 pub mod exit;

@@ -4,6 +4,7 @@
 //! (`task`, `mm`, `fs`, …) know neither.
 
 pub mod auxv;
+pub mod cmsg;
 pub mod elf;
 pub mod exec_image;
 #[cfg(test)]

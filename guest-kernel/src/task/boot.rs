@@ -62,6 +62,28 @@ impl Kernel {
         regs: Registers,
         console: Option<&Console>,
     ) -> Result<Handle, Errno> {
+        let task = self.admit(parts, console.is_some())?;
+        if let Some(Err(errno)) = console.map(|console| console.control(&task)) {
+            super::exit::abandon(&task);
+            return Err(errno);
+        }
+        let start = Start { regs, fpu: None, set_tid: 0 };
+        if run::launch(&task, start).is_err() {
+            super::exit::abandon(&task);
+            return Err(Errno::EAGAIN);
+        }
+        Ok(Handle { kernel: self.clone(), process: task.process.clone() })
+    }
+    /// Makes the first task with `parts`, which has no host thread yet; it leads a session of its own if
+    /// `session`.
+    ///
+    /// # Errors
+    /// EAGAIN if the VM has ended.
+    pub(crate) fn admit(
+        self: &Arc<Kernel>,
+        parts: TaskParts,
+        session: bool,
+    ) -> Result<Arc<Task>, Errno> {
         let pid = self.tasks.reserve()?;
         let process =
             Process::new(self, pid, SharedSignals::new(Arc::default()), rlimit::defaults());
@@ -72,22 +94,13 @@ impl Kernel {
             if let Some(node) = tree.nodes.get_mut(&pid) {
                 node.pgid = pid;
                 node.execed = true;
-                if console.is_some() {
+                if session {
                     node.sid = pid;
                 }
             }
             TaskTable::adopt_task(&mut tree, &task);
         }
-        if let Some(Err(errno)) = console.map(|console| console.control(&task)) {
-            super::exit::abandon(&task);
-            return Err(errno);
-        }
-        let start = Start { regs, fpu: None, set_tid: 0 };
-        if run::launch(&task, start).is_err() {
-            super::exit::abandon(&task);
-            return Err(Errno::EAGAIN);
-        }
-        Ok(Handle { kernel: self.clone(), process })
+        Ok(task)
     }
 
     /// Our bug: ends the VM with a report.

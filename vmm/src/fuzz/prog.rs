@@ -255,10 +255,10 @@ fn value(arg: &Arg, out: &mut String) {
 /// Bytes that are mostly text as `'text\x00'`, others as `"68657861"`.
 fn data(bytes: &[u8], out: &mut String) {
     let plain = |b: &u8| (0x20..0x7f).contains(b);
-    let text = bytes
-        .iter()
-        .rposition(plain)
-        .is_some_and(|last| bytes[..=last].iter().all(plain) && bytes[last + 1..].len() <= 2);
+    let text = bytes.iter().rposition(plain).is_some_and(|last| {
+        let rest = &bytes[last + 1..];
+        bytes[..=last].iter().all(plain) && rest.len() <= 2 && rest.iter().all(|b| *b == 0)
+    });
     if text {
         out.push('\'');
         for b in bytes {

@@ -18,7 +18,10 @@ use crate::{
         buf::{Sink, Source},
         file::OpenFile,
     },
-    linux::sockaddr,
+    linux::{
+        cmsg::{self, Control, Message, Messages, SCM_CREDENTIALS, SCM_RIGHTS, SOL_SOCKET},
+        sockaddr,
+    },
     mm::Mm,
     net::{
         Family, Kind, Socket,
@@ -77,17 +80,14 @@ const MAX_CONTROL: u64 = 131_072;
 /// The most one call moves (MAX_RW_COUNT).
 const MAX_COUNT: u64 = 0x7fff_f000;
 
-const SOL_SOCKET: i32 = 1;
-const SCM_RIGHTS: i32 = 1;
-const SCM_CREDENTIALS: i32 = 2;
-
 fn segments(mm: &Mm, iov: u64, count: u64) -> Result<Vec<(u64, usize)>, Errno> {
     if count > IOV_MAX {
         return Err(Errno::EMSGSIZE);
     }
     let mut out = Vec::new();
     let mut left = MAX_COUNT;
-    for at in (iov..).step_by(16).take(count.size()) {
+    for nth in 0..count {
+        let at = iov.checked_add(nth * 16).ok_or(Errno::EFAULT)?;
         let [base, len]: [u64; 2] = mm.read_obj(at)?;
         if len > i64::MAX.cast_unsigned() {
             return Err(Errno::EINVAL);
@@ -124,66 +124,42 @@ fn read_control(cx: &Cx<'_>, at: u64, len: u64) -> Result<Vec<u8>, Errno> {
     Ok(bytes)
 }
 
-fn word(bytes: &[u8], at: usize) -> i32 {
-    bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, i32::from_ne_bytes)
-}
-
-/// Goes through control messages: level, type and data of each.
-fn each_control(
-    mut rest: &[u8],
-    mut body: impl FnMut(i32, i32, &[u8]) -> Result<(), Errno>,
-) -> Result<(), Errno> {
-    while rest.len() >= 16 {
-        let size = u64::from_ne_bytes(rest[..8].try_into().unwrap_or_default()).size();
-        if size < 16 || size > rest.len() {
-            return Err(Errno::EINVAL);
+/// SCM_RIGHTS and SCM_CREDENTIALS (`scm_send()`).
+fn scm(cx: &Cx<'_>, control: &[u8], family: Family, out: &mut Outgoing) -> Result<(), Errno> {
+    for message in Messages::new(control) {
+        match message? {
+            Message::Rights(data) if family == Family::Unix => {
+                let given = cmsg::descriptors(data);
+                if given.len() + out.files.len() > MAX_FDS {
+                    return Err(Errno::EINVAL);
+                }
+                for fd in given {
+                    out.files.push(cx.files().get(fd)?);
+                }
+            }
+            Message::Credentials(given) => {
+                let creds = cx.task.creds();
+                let own_uid = [creds.uid, creds.euid, creds.suid].contains(&given.uid);
+                let own_gid = [creds.gid, creds.egid, creds.sgid].contains(&given.gid);
+                let allowed = (given.pid == cx.task.process.pid || creds.capable(cap::SYS_ADMIN))
+                    && (own_uid || creds.capable(cap::SETUID))
+                    && (own_gid || creds.capable(cap::SETGID));
+                if !allowed {
+                    return Err(Errno::EPERM);
+                }
+                out.creds = Some(given);
+            }
+            Message::Rights(_) | Message::OddCredentials => return Err(Errno::EINVAL),
+            Message::Other => {}
         }
-        body(word(rest, 8), word(rest, 12), &rest[16..size])?;
-        rest = rest.get(size.next_multiple_of(8)..).unwrap_or_default();
     }
     Ok(())
 }
 
-/// SCM_RIGHTS and SCM_CREDENTIALS (`scm_send()`).
-fn scm(cx: &Cx<'_>, control: &[u8], family: Family, out: &mut Outgoing) -> Result<(), Errno> {
-    each_control(control, |level, kind, data| match (level, kind) {
-        (SOL_SOCKET, SCM_RIGHTS) if family == Family::Unix => {
-            if data.len() / 4 + out.files.len() > MAX_FDS {
-                return Err(Errno::EINVAL);
-            }
-            for fd in data.chunks_exact(4) {
-                out.files.push(cx.files().get(word(fd, 0))?);
-            }
-            Ok(())
-        }
-        (SOL_SOCKET, SCM_CREDENTIALS) if data.len() == 12 => {
-            let [pid, uid, gid] = [0, 4, 8].map(|i| word(data, i));
-            let given = Ucred { pid, uid: uid.cast_unsigned(), gid: gid.cast_unsigned() };
-            let creds = cx.task.creds();
-            let own_uid = [creds.uid, creds.euid, creds.suid].contains(&given.uid);
-            let own_gid = [creds.gid, creds.egid, creds.sgid].contains(&given.gid);
-            let allowed = (given.pid == cx.task.process.pid || creds.capable(cap::SYS_ADMIN))
-                && (own_uid || creds.capable(cap::SETUID))
-                && (own_gid || creds.capable(cap::SETGID));
-            if !allowed {
-                return Err(Errno::EPERM);
-            }
-            out.creds = Some(given);
-            Ok(())
-        }
-        (SOL_SOCKET, _) => Err(Errno::EINVAL),
-        _ => Ok(()),
-    })
-}
-
-/// What the Internet's protocols say of control messages; none that they take has an effect here.
+/// What the Internet's protocols say of control messages; none that they take has an effect here, and those of
+/// AF_UNIX are not theirs to judge.
 fn check_inet_control(control: &[u8]) -> Result<(), Errno> {
-    each_control(control, |level, kind, _| match (level, kind) {
-        // These two belong to AF_UNIX.
-        (SOL_SOCKET, SCM_RIGHTS | SCM_CREDENTIALS) => Ok(()),
-        (SOL_SOCKET, _) => Err(Errno::EINVAL),
-        _ => Ok(()),
-    })
+    Messages::new(control).try_for_each(|message| message.map(drop))
 }
 
 /// What a send says besides its bytes, each family looking at it in its own order. `name` and
@@ -401,35 +377,6 @@ fn result(got: &Received, flags: Flags) -> u64 {
     if flags.contains(Flags::TRUNC) { got.full as u64 } else { got.stored as u64 }
 }
 
-/// Lays out control messages in a buffer of the caller's size.
-struct Control {
-    bytes: Vec<u8>,
-    room: usize,
-    truncated: bool,
-}
-
-impl Control {
-    fn put(&mut self, level: i32, kind: i32, data: &[u8]) {
-        let left = self.room.saturating_sub(self.bytes.len());
-        if left < 16 {
-            self.truncated = true;
-            return;
-        }
-        let size = data.len().min(left - 16);
-        self.truncated |= size < data.len();
-        self.bytes.extend((16 + size as u64).to_ne_bytes());
-        self.bytes.extend(level.to_ne_bytes());
-        self.bytes.extend(kind.to_ne_bytes());
-        self.bytes.extend(&data[..size]);
-        let padded = self.bytes.len().next_multiple_of(8).min(self.room);
-        self.bytes.resize(padded.max(self.bytes.len()), 0);
-    }
-    /// Room for descriptors.
-    fn descriptors(&self) -> usize {
-        self.room.saturating_sub(self.bytes.len() + 16) / 4
-    }
-}
-
 fn write_control(
     cx: &Cx<'_>,
     socket: &Socket,
@@ -437,18 +384,14 @@ fn write_control(
     room: u64,
     cloexec: bool,
 ) -> Result<Control, Errno> {
-    let mut control = Control { bytes: Vec::new(), room: room.size(), truncated: false };
+    let mut control = Control::new(room.size());
     let (pass_cred, packet_info, stored) = {
         let options = socket.ops.endpoint().options();
         (options.pass_cred, options.packet_info, options.stored.clone())
     };
     if pass_cred && matches!(socket.family, Family::Unix | Family::Netlink) {
         let creds = got.creds.unwrap_or(Ucred { pid: 0, uid: 65534, gid: 65534 });
-        let mut data = Vec::new();
-        data.extend(creds.pid.to_ne_bytes());
-        data.extend(creds.uid.to_ne_bytes());
-        data.extend(creds.gid.to_ne_bytes());
-        control.put(SOL_SOCKET, SCM_CREDENTIALS, &data);
+        control.put(SOL_SOCKET, SCM_CREDENTIALS, &cmsg::ucred(creds));
     }
     if let (true, Some(to)) = (packet_info, got.to) {
         match to.ip.as_v4() {

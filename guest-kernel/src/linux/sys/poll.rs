@@ -122,7 +122,8 @@ fn poll_for(cx: &mut Cx<'_>, fds: u64, count: u32, timeout: Option<Duration>) ->
     if ready_count == 0 {
         sleep(cx, timeout, queues, Restart::KeepDeadline)?;
     }
-    for (at, entry) in (fds..).step_by(size_of::<PollFd>()).zip(&list) {
+    // In this order: where the list is empty, any number may stand for its address.
+    for (entry, at) in list.iter().zip((fds..).step_by(size_of::<PollFd>())) {
         // Only the answer is written: another thread may watch the rest.
         mm.write_obj(at + 6, &entry.revents)?;
     }

@@ -19,6 +19,8 @@ use std::{
 };
 
 pub use self::site::Refusal;
+#[cfg(any(test, feature = "fuzzing"))]
+pub use self::site::hostile_site;
 use self::site::{Displaced, LOOK_AHEAD, LOOK_BACK, SYSCALL, displaced};
 use super::{
     Inner, MAX_MAPPINGS, Mm,

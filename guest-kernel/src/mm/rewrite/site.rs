@@ -8,6 +8,9 @@
 
 use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Register};
 
+#[cfg(any(test, feature = "fuzzing"))]
+use crate::num::Word;
+
 /// SYSCALL.
 pub(super) const SYSCALL: [u8; 2] = [0x0f, 0x05];
 /// Bytes of a jump with a 32-bit displacement.
@@ -140,6 +143,27 @@ fn predecessor(code: &[u8]) -> Option<usize> {
     let mut found = (end - LONGEST..end).filter(|i| last[*i] == Some(*i) && survives(*i));
     let first = found.next()?;
     found.next().is_none().then_some(first)
+}
+
+/// Body of a fuzz target (`crate::fuzz`): eight bytes are the number, six what follows the site, the others
+/// what lies before it. Whatever jump is put there, the bytes it leaves alone are those of its displacement.
+///
+/// # Panics
+/// On a bug.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn hostile_site(bytes: &[u8]) {
+    let Some((number, rest)) = bytes.split_first_chunk::<8>() else { return };
+    let Some((after, before)) = rest.split_at_checked(LOOK_AHEAD.size()) else { return };
+    let before = &before[..before.len().min(LOOK_BACK.size())];
+    let Ok(found) = displaced(before, after, u64::from_le_bytes(*number)) else { return };
+    assert!((1..=LONGEST.min(before.len())).contains(&found.len));
+    let site = [&before[before.len() - found.len..], after].concat();
+    for nth in [0, found.span / 2, found.span - 1] {
+        let displacement = i64::from(found.first) + nth.cast_signed();
+        let displacement = i32::try_from(displacement).expect("within a jump's reach");
+        let (jump, changed) = found.jump(displacement);
+        assert!(changed <= found.len && jump[changed..] == site[changed..JUMP.max(changed)]);
+    }
 }
 
 #[cfg(test)]

@@ -154,6 +154,8 @@ bool tree_reset(void) {
             home &= !failed(sys(SYS_unlink, list + at));
         listed = false;
     } else {
+        /* Without leave to search it nothing in it can be removed. */
+        sys(SYS_chmod, "/w/p", 0755);
         home = empty_dir("/w/p");
     }
     for (size_t i = 0; i < PLACES; i++) {

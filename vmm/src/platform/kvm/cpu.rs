@@ -145,7 +145,7 @@ impl KvmCpu {
             Found::Answered => Exit::Interrupted,
             Found::AnsweredWithFpu => {
                 let area = self.ring.area(self.machine.xsave.size);
-                let area = fpu::check(&area, self.machine.xsave, self.machine.mxcsr_mask);
+                let area = fpu::check(&area, self.machine.fpu_rules());
                 // What XRSTOR would have refused the guest has put there itself.
                 if area.and_then(|area| vcpu.set_fpu(&area)).is_err() {
                     return Exit::Fault(fault(13, 0, 0));
@@ -182,7 +182,7 @@ impl KvmCpu {
 }
 
 /// The exception as the kernel wants it.
-fn fault(vector: u8, error: u64, cr2: u64) -> Fault {
+pub(super) fn fault(vector: u8, error: u64, cr2: u64) -> Fault {
     let access = match error {
         _ if vector != 14 => Access::Unknown,
         e if e & 0x10 != 0 => Access::Exec,
@@ -357,7 +357,7 @@ impl Cpu for KvmCpu {
     }
     fn set_fpu(&mut self, area: &[u8]) -> Result<(), PlatformError> {
         let mut seated = self.seat.lock();
-        let area = fpu::check(area, self.machine.xsave, self.machine.mxcsr_mask)?;
+        let area = fpu::check(area, self.machine.fpu_rules())?;
         match &seated.vcpu {
             Some(vcpu) => vcpu.set_fpu(&area),
             None => {

@@ -93,12 +93,17 @@ pub(super) fn to_kvm(area: &[u8]) -> kvm_xsave {
     xsave
 }
 
+/// What a hostile area may hold.
+#[derive(Clone, Copy)]
+pub(super) struct FpuRules {
+    pub(super) layout: XsaveLayout,
+    /// MXCSR bits this processor has.
+    pub(super) mxcsr_mask: u32,
+}
+
 /// Checks a hostile area as XRSTOR would and returns it in full length.
-pub(super) fn check(
-    area: &[u8],
-    layout: XsaveLayout,
-    mxcsr_mask: u32,
-) -> Result<Vec<u8>, PlatformError> {
+pub(super) fn check(area: &[u8], rules: FpuRules) -> Result<Vec<u8>, PlatformError> {
+    let FpuRules { layout, mxcsr_mask } = rules;
     let refused = || PlatformError::Host {
         op: "FPU state refused",
         source: io::ErrorKind::InvalidInput.into(),
@@ -136,19 +141,20 @@ mod tests {
     use super::*;
 
     const LAYOUT: XsaveLayout = XsaveLayout { size: 832, features: 7 };
+    const RULES: FpuRules = FpuRules { layout: LAYOUT, mxcsr_mask: 0xffff };
 
     #[test]
     fn hostile_areas() {
         let good = initial(LAYOUT);
-        assert_eq!(check(&good, LAYOUT, 0xffff).expect("the initial state"), good);
+        assert_eq!(check(&good, RULES).expect("the initial state"), good);
         for (at, value) in [(XSTATE_BV, 8), (XSTATE_BV + 15, 0x80), (575, 1), (MXCSR + 3, 1)] {
             let mut bad = good.clone();
             bad[at] = value;
-            assert!(check(&bad, LAYOUT, 0xffff).is_err(), "byte {at}");
+            assert!(check(&bad, RULES).is_err(), "byte {at}");
         }
         for len in [0, 1, 511, 513, 576, 831] {
-            assert!(check(&vec![0; len], LAYOUT, 0xffff).is_err(), "{len} bytes");
+            assert!(check(&vec![0; len], RULES).is_err(), "{len} bytes");
         }
-        assert_eq!(check(&good[..512], LAYOUT, 0xffff).expect("FXSAVE")[XSTATE_BV], 3);
+        assert_eq!(check(&good[..512], RULES).expect("FXSAVE")[XSTATE_BV], 3);
     }
 }

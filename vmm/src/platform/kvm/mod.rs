@@ -3,13 +3,15 @@
 //! Modules: `image` puts the ring-0 image into guest RAM; `space` edits page tables; `revoke` makes
 //! removed translations unusable; `vcpu` is one virtual CPU; `pool` leases them; `cpu` runs guest
 //! code; `ring` is a thread's ring page, `server` answers the calls in rings, `protocol` is who of them may
-//! when; `fpu` checks XSAVE areas; `probe` finds out what kind of host this is. Design notes: docs/gate.md and
+//! when; `fpu` checks XSAVE areas; `hostile` has the fuzz targets of all these; `probe` finds out what kind of host this is. Design notes: docs/gate.md and
 //! docs/revocation.md.
 
 mod check;
 mod cores;
 mod cpu;
 mod fpu;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod hostile;
 mod image;
 mod kick;
 mod pool;
@@ -37,7 +39,9 @@ use trapgate_firmware::abi::Phases;
 use trapgate_kernel::platform::{AddressSpace, Cpu, Platform, PlatformError, Traffic, XsaveLayout};
 
 pub use self::probe::{Kind, Report};
-use self::{cpu::KvmCpu, pool::Pool, revoke::Revoker, server::Servers, space::Space};
+use self::{
+    cpu::KvmCpu, fpu::FpuRules, pool::Pool, revoke::Revoker, server::Servers, space::Space,
+};
 use crate::memory::{GuestRam, RAM_BASE};
 
 /// Guest RAM in the first memory slot; the rest is added when it is wanted. KVM makes and frees its bookkeeping
@@ -150,11 +154,19 @@ struct Machine {
 }
 
 impl Machine {
-    /// XSAVE features that the gate can save to a ring page and load from there; 0 if it can save nothing.
-    fn whole_features(&self) -> u64 {
+    /// What XSAVE areas from guests may hold.
+    fn fpu_rules(&self) -> FpuRules {
+        FpuRules { layout: self.xsave, mxcsr_mask: self.mxcsr_mask }
+    }
+    /// What the FPU state in a ring page may hold; `None` if the gate saves no registers there.
+    fn whole(&self) -> Option<FpuRules> {
         let fits = self.xsave.size as u64 <= trapgate_firmware::layout::RING_XSAVE_SIZE;
         // A ring-0 gate would have to load segment registers as well, and exits are cheap there.
-        if self.kind == Kind::Deprivileged && fits { self.xsave.features } else { 0 }
+        (self.kind == Kind::Deprivileged && fits).then(|| self.fpu_rules())
+    }
+    /// XSAVE features that the gate can save to a ring page and load from there; 0 if it can save nothing.
+    fn whole_features(&self) -> u64 {
+        self.whole().map_or(0, |rules| rules.layout.features)
     }
     /// Where SYSCALL lands on hosts on which it raises the CPL.
     fn ring0_gate(&self) -> u64 {

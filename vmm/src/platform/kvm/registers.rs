@@ -2,9 +2,12 @@
 //! there when such a call replaces it (docs/gate.md, Signals in rings).
 
 use trapgate_firmware::layout;
-use trapgate_kernel::platform::{PlatformError, Registers, SavedFpu, XsaveLayout};
+use trapgate_kernel::platform::{PlatformError, Registers, SavedFpu};
 
-use super::{fpu, ring::Ring};
+use super::{
+    fpu::{self, FpuRules},
+    ring::Ring,
+};
 
 /// Byte offsets in [`layout::RING_REGISTERS`] of the registers that are simply words there.
 fn words(regs: &mut Registers) -> [(u64, &mut u64); 16] {
@@ -66,21 +69,20 @@ pub(super) fn loaded(ring: &Ring, regs: &mut Registers) {
 /// The FPU state in the ring page.
 pub(super) struct PageFpu<'a> {
     pub(super) ring: &'a Ring,
-    pub(super) layout: XsaveLayout,
-    pub(super) mxcsr_mask: u32,
+    pub(super) rules: FpuRules,
 }
 
 impl SavedFpu for PageFpu<'_> {
     fn get(&mut self) -> Result<Vec<u8>, PlatformError> {
         // The guest may have written there meanwhile: checked as what comes from a signal frame is.
-        fpu::check(&self.ring.area(self.layout.size), self.layout, self.mxcsr_mask)
+        fpu::check(&self.ring.area(self.rules.layout.size), self.rules)
     }
     fn set(&mut self, area: &[u8]) -> Result<(), PlatformError> {
-        let area = fpu::check(area, self.layout, self.mxcsr_mask)?;
+        let area = fpu::check(area, self.rules)?;
         self.ring.set_area(&area);
         Ok(())
     }
     fn reset(&mut self) {
-        self.ring.set_area(&fpu::initial(self.layout));
+        self.ring.set_area(&fpu::initial(self.rules.layout));
     }
 }

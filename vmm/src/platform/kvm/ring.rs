@@ -21,6 +21,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, VolatileSlice};
 
 use super::{
     Kind, Machine,
+    fpu::FpuRules,
     image::{at, index},
     protocol::{self, Words},
     registers::{self, PageFpu},
@@ -99,11 +100,24 @@ impl Ring {
         let writable = ring.gpa().0 | leaf | pte::WRITE;
         pte::store(frames, first.gpa(), slot(layout::RING), writable);
         pte::store(frames, first.gpa(), slot(layout::KNOWN), known.gpa().0 | leaf);
-        let words = Page::of(frames, ring.gpa())?;
-        let pages = [third, second, first, ring, known].map(Frame::into_gpa);
+        Ring::of(frames, id, [third, second, first, ring, known])
+    }
+    /// Of these pages.
+    pub(super) fn of(
+        frames: &Arc<Frames>,
+        id: usize,
+        pages: [Frame; 5],
+    ) -> Result<Ring, PlatformError> {
+        let words = Page::of(frames, pages[3].gpa())?;
+        let pages = pages.map(Frame::into_gpa);
         let ring = Ring { id, ram: frames.clone(), pages, words, server: Mutex::new(None) };
         ring.forget();
         Ok(ring)
+    }
+    /// Puts `bytes` where guests write.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn fill(&self, bytes: &[u8]) {
+        let _ = self.page().write_slice(bytes, 0);
     }
     /// What the entry of a root for the private slot leads to.
     pub(super) fn root_entry(&self) -> u64 {
@@ -142,11 +156,12 @@ impl Ring {
     pub(super) fn is_posted(&self) -> bool {
         protocol::is_posted(self.state())
     }
-    /// Answers the call in the ring if there is one and `open` says that its vCPU is in the guest; how.
-    pub(super) fn serve(&self, machine: &Machine, open: impl Fn() -> bool) -> Option<Served> {
+    /// Answers the call in the ring if there is one and `open` says that its vCPU is in the guest; how. `fpu` is
+    /// `None` where no gate saves the whole register file.
+    pub(super) fn serve(&self, fpu: Option<FpuRules>, open: impl Fn() -> bool) -> Option<Served> {
         protocol::serve(self, open, |server, whole| {
             if whole {
-                return self.serve_whole(server.as_ref()?, machine);
+                return self.serve_whole(server.as_ref()?, fpu);
             }
             // Copied once: the guest may write while we read.
             let word = |i: u64| self.word(layout::RING_ARGS + i * 8);
@@ -154,19 +169,16 @@ impl Ring {
             let number = self.word(layout::RING_NUMBER);
             let caller = Some(self.word(layout::RING_CALLER)).filter(|at| *at != 0);
             let served = server.as_ref()?.serve(number, args, caller);
-            let unable = served == Served::Save && machine.whole_features() == 0;
+            let unable = served == Served::Save && fpu.is_none();
             Some(if unable { Served::Punt } else { served })
         })
     }
     /// The same for a call that came with the whole register file.
-    fn serve_whole(&self, server: &Arc<dyn Serve>, machine: &Machine) -> Option<Served> {
-        if machine.whole_features() == 0 {
-            return Some(Served::Punt);
-        }
+    fn serve_whole(&self, server: &Arc<dyn Serve>, fpu: Option<FpuRules>) -> Option<Served> {
+        let Some(rules) = fpu else { return Some(Served::Punt) };
         let mut regs = registers::saved(self);
-        let (layout, mxcsr_mask) = (machine.xsave, machine.mxcsr_mask);
         self.set_word(layout::RING_FPU, 0);
-        let served = server.serve_whole(&mut regs, &mut PageFpu { ring: self, layout, mxcsr_mask });
+        let served = server.serve_whole(&mut regs, &mut PageFpu { ring: self, rules });
         if served == Served::Load {
             registers::put(self, regs);
         }
@@ -178,7 +190,7 @@ impl Ring {
     /// The FPU state in the page.
     pub(super) fn area(&self, size: usize) -> Vec<u8> {
         let mut area = vec![0; size];
-        // Inside the page, or no gate saves anything (`Machine::whole_features`).
+        // Inside the page, or no gate saves anything (`Machine::whole`).
         let _ = self.page().read_slice(&mut area, at(layout::RING_XSAVE));
         area
     }

@@ -395,7 +395,8 @@ impl Servers {
                     continue;
                 }
                 let began = view.timed.then(Instant::now);
-                let served = ring.serve(machine, || word.load(Ordering::Acquire) & bit != 0);
+                let served =
+                    ring.serve(machine.whole(), || word.load(Ordering::Acquire) & bit != 0);
                 if let Some(began) = began {
                     view.handling += began.elapsed();
                 }

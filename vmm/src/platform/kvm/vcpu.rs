@@ -10,7 +10,7 @@ use kvm_bindings::{
 use kvm_ioctls::{SyncReg, VcpuFd};
 use trapgate_firmware::layout;
 use trapgate_kernel::platform::{Gpa, PAGE_SIZE, PlatformError};
-use vm_memory::Bytes;
+use vm_memory::{Bytes, VolatileSlice};
 
 use super::{Kind, KvmError, Machine, call, fpu, host, image};
 use crate::memory::{GuestRam, RAM_BASE};
@@ -320,22 +320,10 @@ impl Vcpu {
         }
     }
 
-    /// The exception frame the processor pushed at `rsp` on this vCPU's own page: error code, RIP,
-    /// CS, RFLAGS, RSP. `None` if `rsp` is not there.
+    /// The exception frame the processor pushed at `rsp` on this vCPU's own page. `None` if `rsp` is not there.
     pub(super) fn frame(&self, rsp: u64, vector: u8) -> Option<[u64; 5]> {
         let offset = rsp.checked_sub(self.page_va)?;
-        let error = trapgate_firmware::abi::has_error_code(vector);
-        let words = if error { 6 } else { 5 };
-        if !rsp.is_multiple_of(8) || offset > PAGE_SIZE - 8 * words {
-            return None;
-        }
-        let page = self.ram.frames.slice(self.page, 4096);
-        let mut frame = [0; 5];
-        for (i, word) in frame.iter_mut().enumerate().skip(usize::from(!error)) {
-            let at = usize::try_from(offset).ok()? + (i - usize::from(!error)) * 8;
-            *word = page.load(at, std::sync::atomic::Ordering::Relaxed).ok()?;
-        }
-        Some(frame)
+        exception_frame(&self.ram.frames.slice(self.page, 4096), offset, vector)
     }
 
     /// The FPU state in the guest's layout.
@@ -405,6 +393,25 @@ impl Vcpu {
         }
         Ok(())
     }
+}
+
+/// The exception frame at `offset` in a vCPU's page: error code, RIP, CS, RFLAGS, RSP. `None` if none fits there.
+pub(super) fn exception_frame(
+    page: &VolatileSlice<'_>,
+    offset: u64,
+    vector: u8,
+) -> Option<[u64; 5]> {
+    let error = trapgate_firmware::abi::has_error_code(vector);
+    let words = if error { 6 } else { 5 };
+    if !offset.is_multiple_of(8) || offset > PAGE_SIZE - 8 * words {
+        return None;
+    }
+    let mut frame = [0; 5];
+    for (i, word) in frame.iter_mut().enumerate().skip(usize::from(!error)) {
+        let at = usize::try_from(offset).ok()? + (i - usize::from(!error)) * 8;
+        *word = page.load(at, std::sync::atomic::Ordering::Relaxed).ok()?;
+    }
+    Some(frame)
 }
 
 /// Makes vCPUs for the pool.
