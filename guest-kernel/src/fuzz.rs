@@ -208,20 +208,14 @@ pub fn control(bytes: &[u8]) {
     let messages = decode(bytes);
     let mut whole = Control::new(usize::MAX);
     let mut small = Control::new(usize::from(*room));
-    for message in &messages {
-        let (level, kind, data) = match message {
-            Message::Rights(data) => {
-                let fds: Vec<u8> = cmsg::descriptors(data).flat_map(i32::to_ne_bytes).collect();
-                assert!(fds == data[..data.len() / 4 * 4]);
-                (cmsg::SOL_SOCKET, cmsg::SCM_RIGHTS, data.to_vec())
-            }
-            Message::Credentials(creds) => {
-                (cmsg::SOL_SOCKET, cmsg::SCM_CREDENTIALS, cmsg::ucred(*creds).to_vec())
-            }
-            Message::Other | Message::OddCredentials => (0, 0, Vec::new()),
-        };
-        whole.put(level, kind, &data);
-        small.put(level, kind, &data);
+    for Message { level, kind, data } in &messages {
+        let fds: Vec<u8> = cmsg::descriptors(data).flat_map(i32::to_ne_bytes).collect();
+        assert!(fds == data[..data.len() / 4 * 4]);
+        if let Some(creds) = cmsg::credentials(data) {
+            assert!(cmsg::ucred(creds) == **data);
+        }
+        whole.put(*level, *kind, data);
+        small.put(*level, *kind, data);
         assert!(small.bytes.len() <= usize::from(*room));
     }
     assert!(!whole.truncated && decode(&whole.bytes) == messages);

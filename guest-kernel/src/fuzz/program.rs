@@ -7,6 +7,7 @@ use crate::{
     fs::{
         buf::Sink,
         file::{OpenFile, OpenFlags},
+        nameless::Nameless,
     },
     linux::{sigframe, sys::message},
     net::{
@@ -124,7 +125,8 @@ impl Default for Sendmsg {
             for ops in UnixSocket::pair(&task.kernel.net, kind, owner) {
                 ops.endpoint().options().pass_cred = true;
                 let id = task.kernel.fresh_id();
-                let socket = Socket { id, family: Family::Unix, kind, protocol: 0, ops };
+                let nameless = Nameless::default();
+                let socket = Socket { id, family: Family::Unix, kind, protocol: 0, ops, nameless };
                 files.push(OpenFile::new(Arc::new(socket), OpenFlags::RDWR));
             }
         }

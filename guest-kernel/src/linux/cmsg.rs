@@ -16,17 +16,15 @@ const HEADER: usize = 16;
 /// `sizeof(struct ucred)`.
 const UCRED: usize = 12;
 
-/// One message of a sender's.
+/// One message of a sender's. What it means is the socket's to say.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Message<'a> {
-    /// SCM_RIGHTS: descriptors, as [`descriptors`] reads them.
-    Rights(&'a [u8]),
-    /// SCM_CREDENTIALS: what the sender says it is.
-    Credentials(Ucred),
-    /// SCM_CREDENTIALS of another size than theirs.
-    OddCredentials,
-    /// Of another level, which has no meaning for our sockets.
-    Other,
+pub struct Message<'a> {
+    /// cmsg_level.
+    pub level: i32,
+    /// cmsg_type.
+    pub kind: i32,
+    /// What follows the header, without padding.
+    pub data: &'a [u8],
 }
 
 /// The messages in a sender's buffer, in order; after a mistake there are no more.
@@ -52,21 +50,7 @@ impl<'a> Iterator for Messages<'a> {
         let Some(data) = all.get(HEADER..size) else { return Some(Err(Errno::EINVAL)) };
         // Beyond the buffer where the last message has no padding.
         self.rest = all.get(size.next_multiple_of(8)..).unwrap_or_default();
-        let message = match (word(header, 8), word(header, 12)) {
-            (SOL_SOCKET, SCM_RIGHTS) => Ok(Message::Rights(data)),
-            (SOL_SOCKET, SCM_CREDENTIALS) if data.len() != UCRED => Ok(Message::OddCredentials),
-            (SOL_SOCKET, SCM_CREDENTIALS) => Ok(Message::Credentials(Ucred {
-                pid: word(data, 0),
-                uid: word(data, 4).cast_unsigned(),
-                gid: word(data, 8).cast_unsigned(),
-            })),
-            (SOL_SOCKET, _) => Err(Errno::EINVAL),
-            _ => Ok(Message::Other),
-        };
-        if message.is_err() {
-            self.rest = &[];
-        }
-        Some(message)
+        Some(Ok(Message { level: word(header, 8), kind: word(header, 12), data }))
     }
 }
 
@@ -78,6 +62,16 @@ fn word(bytes: &[u8], at: usize) -> i32 {
 /// The descriptors of an SCM_RIGHTS; an odd end is passed over.
 pub fn descriptors(data: &[u8]) -> impl ExactSizeIterator<Item = i32> {
     data.chunks_exact(4).map(|fd| word(fd, 0))
+}
+
+/// The `struct ucred` of an SCM_CREDENTIALS, if it is one.
+#[must_use]
+pub fn credentials(data: &[u8]) -> Option<Ucred> {
+    (data.len() == UCRED).then(|| Ucred {
+        pid: word(data, 0),
+        uid: word(data, 4).cast_unsigned(),
+        gid: word(data, 8).cast_unsigned(),
+    })
 }
 
 /// `struct ucred`.
@@ -140,27 +134,21 @@ mod tests {
         control.put(0, 8, b"other");
         control.put(SOL_SOCKET, SCM_RIGHTS, &[3, 0, 0, 0, 255, 255, 255, 255]);
         assert!(control.truncated, "32 + 24 + 16 bytes hold no descriptor");
-        let mut messages = Messages::new(&control.bytes);
-        assert_eq!(messages.next(), Some(Ok(Message::Credentials(me))));
-        assert_eq!(messages.next(), Some(Ok(Message::Other)));
-        assert_eq!(messages.next(), Some(Ok(Message::Rights(&[]))));
-        assert_eq!(messages.next(), None);
+        let read: Vec<_> = Messages::new(&control.bytes).map_while(Result::ok).collect();
+        let [creds, other, rights] = read[..] else { panic!("{read:?}") };
+        assert_eq!(credentials(creds.data), Some(me));
+        assert_eq!(other, Message { level: 0, kind: 8, data: b"other" });
+        assert_eq!(rights, Message { level: SOL_SOCKET, kind: SCM_RIGHTS, data: &[] });
+        assert_eq!(credentials(&creds.data[..11]), None);
         assert_eq!(descriptors(&[3, 0, 0, 0, 255, 255, 255, 255, 9]).collect::<Vec<_>>(), [3, -1]);
     }
 
     #[test]
     fn a_length_that_lies_ends_it() {
-        let message = |size: u64, kind: i32| {
-            let mut bytes = size.to_ne_bytes().to_vec();
-            bytes.extend(SOL_SOCKET.to_ne_bytes());
-            bytes.extend(kind.to_ne_bytes());
-            bytes.extend([0; 16]);
-            bytes
-        };
-        for (size, kind) in [(15, 1), (33, 1), (u64::MAX, 1), (u64::MAX - 6, 1), (27, 2), (32, 3)] {
-            let bytes = message(size, kind);
+        for size in [0, 15, 33, u64::MAX, u64::MAX - 6] {
+            let bytes = [&size.to_ne_bytes()[..], &[1; 24]].concat();
             let mut messages = Messages::new(&bytes);
-            assert_eq!(messages.next(), Some(Err(Errno::EINVAL)), "{size} {kind}");
+            assert_eq!(messages.next(), Some(Err(Errno::EINVAL)), "{size}");
             assert_eq!(messages.next(), None);
         }
         assert_eq!(Messages::new(&[0; 15]).next(), None);

@@ -59,7 +59,7 @@ fn damage(rng: &mut Rng, input: &[u8]) -> Vec<u8> {
                 out[from..].iter().copied().take(16).collect()
             }
             2 => vec![*rng.pick(&[0, 1, 0x7f, 0x80, 0xff]); *rng.pick(&[1, 2, 4, 8])],
-            3 => rng.next().to_le_bytes()[..*rng.pick(&[1, 2, 4, 8])].to_vec(),
+            3 => rng.draw().to_le_bytes()[..*rng.pick(&[1, 2, 4, 8])].to_vec(),
             _ => vec![*rng.pick(b"0x1f&(){}[]@=,<>r'\"# \n")],
         };
         out.iter_mut().skip(at).zip(piece).for_each(|(b, p)| *b = p);

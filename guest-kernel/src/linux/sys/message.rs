@@ -1,4 +1,4 @@
-//! send(2) and recv(2) in all their forms, and the control messages of cmsg(3).
+//! send(2) and recv(2) in all their forms.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::{
         file::OpenFile,
     },
     linux::{
-        cmsg::{self, Control, Message, Messages, SCM_CREDENTIALS, SCM_RIGHTS, SOL_SOCKET},
+        cmsg::{self, Control, Messages, SCM_CREDENTIALS, SCM_RIGHTS, SOL_SOCKET},
         sockaddr,
     },
     mm::Mm,
@@ -127,9 +127,10 @@ fn read_control(cx: &Cx<'_>, at: u64, len: u64) -> Result<Vec<u8>, Errno> {
 /// SCM_RIGHTS and SCM_CREDENTIALS (`scm_send()`).
 fn scm(cx: &Cx<'_>, control: &[u8], family: Family, out: &mut Outgoing) -> Result<(), Errno> {
     for message in Messages::new(control) {
-        match message? {
-            Message::Rights(data) if family == Family::Unix => {
-                let given = cmsg::descriptors(data);
+        let message = message?;
+        match (message.level, message.kind) {
+            (SOL_SOCKET, SCM_RIGHTS) if family == Family::Unix => {
+                let given = cmsg::descriptors(message.data);
                 if given.len() + out.files.len() > MAX_FDS {
                     return Err(Errno::EINVAL);
                 }
@@ -137,7 +138,8 @@ fn scm(cx: &Cx<'_>, control: &[u8], family: Family, out: &mut Outgoing) -> Resul
                     out.files.push(cx.files().get(fd)?);
                 }
             }
-            Message::Credentials(given) => {
+            (SOL_SOCKET, SCM_CREDENTIALS) => {
+                let given = cmsg::credentials(message.data).ok_or(Errno::EINVAL)?;
                 let creds = cx.task.creds();
                 let own_uid = [creds.uid, creds.euid, creds.suid].contains(&given.uid);
                 let own_gid = [creds.gid, creds.egid, creds.sgid].contains(&given.gid);
@@ -149,17 +151,25 @@ fn scm(cx: &Cx<'_>, control: &[u8], family: Family, out: &mut Outgoing) -> Resul
                 }
                 out.creds = Some(given);
             }
-            Message::Rights(_) | Message::OddCredentials => return Err(Errno::EINVAL),
-            Message::Other => {}
+            (SOL_SOCKET, _) => return Err(Errno::EINVAL),
+            _ => {}
         }
     }
     Ok(())
 }
 
-/// What the Internet's protocols say of control messages; none that they take has an effect here, and those of
-/// AF_UNIX are not theirs to judge.
+/// What the Internet's protocols say of control messages; none that they take has an effect here.
 fn check_inet_control(control: &[u8]) -> Result<(), Errno> {
-    Messages::new(control).try_for_each(|message| message.map(drop))
+    for message in Messages::new(control) {
+        let message = message?;
+        match (message.level, message.kind) {
+            // These two belong to AF_UNIX.
+            (SOL_SOCKET, SCM_RIGHTS | SCM_CREDENTIALS) => {}
+            (SOL_SOCKET, _) => return Err(Errno::EINVAL),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// What a send says besides its bytes, each family looking at it in its own order. `name` and
