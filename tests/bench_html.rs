@@ -1,10 +1,10 @@
 //! The page of `bench --html`, as a browser shows it.
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use trapgate_tests::backend::trapgate;
+use trapgate_tests::browser::{rendered, self_contained};
 use trapgate_tests::guest::target_dir;
 
 /// Put at the end of a copy of the page: tells what was laid out, for the DOM alone has no widths.
@@ -24,27 +24,6 @@ document.querySelector('main').append(pre);
 </script>
 ";
 
-/// The document after the browser has laid it out.
-fn rendered(page: &Path, profile: &Path, width: u32) -> String {
-    let got = Command::new("timeout")
-        .args(["-k", "5", "120", "chromium", "--headless", "--no-sandbox", "--disable-gpu"])
-        .args(["--disable-dev-shm-usage", "--disable-quic", "--no-first-run", "--disable-sync"])
-        .args(["--disable-background-networking", "--disable-component-update"])
-        .arg(format!("--user-data-dir={}", profile.display()))
-        .arg(format!("--window-size={width},2000"))
-        .arg("--dump-dom")
-        .arg(format!("file://{}", page.display()))
-        .output()
-        .unwrap();
-    assert_ne!(
-        got.status.code(),
-        Some(127),
-        "chromium is not installed; `ci/install-packages` installs it"
-    );
-    assert!(got.status.success(), "chromium: {}", String::from_utf8_lossy(&got.stderr));
-    String::from_utf8_lossy(&got.stdout).into_owned()
-}
-
 #[test]
 fn chromium_shows_items_and_bars() {
     let dir = target_dir().join("tmp").join(format!("bench-html-{}", std::process::id()));
@@ -60,10 +39,7 @@ fn chromium_shows_items_and_bars() {
         .unwrap();
     assert!(bench.status.success(), "{}", String::from_utf8_lossy(&bench.stderr));
 
-    let html = fs::read_to_string(&page).unwrap();
-    for foreign in ["<script", "http:", "https:", "src=", "url(", "@import"] {
-        assert!(!html.contains(foreign), "the page is not self-contained: {foreign}");
-    }
+    let html = self_contained(&page);
     let report: serde_json::Value =
         serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
     let ways = report["configurations"].as_array().unwrap().len();

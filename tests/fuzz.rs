@@ -2,13 +2,17 @@
 
 use std::{
     fs,
-    io::Write,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
-use trapgate_tests::{Backend, backend::trapgate, guest::target_dir};
+use trapgate_tests::{
+    Backend,
+    backend::trapgate,
+    browser::{rendered, self_contained},
+    guest::target_dir,
+};
 
 /// A directory of this test's own.
 fn scratch(name: &str) -> PathBuf {
@@ -256,50 +260,16 @@ fn chromium_shows_the_report() {
         page.to_str().unwrap(),
     ]);
     assert!(output.status.success(), "{}", text(&output));
-    let html = fs::read_to_string(&page).unwrap();
-    for foreign in ["<script", "http:", "https:", "src=", "url(", "@import"] {
-        assert!(!html.contains(foreign), "the page is not self-contained: {foreign}");
-    }
+    let html = self_contained(&page);
     let measure = "<script>const p = document.createElement('pre'); p.id = 'measured'; \
         const seen = (s) => [...document.querySelectorAll(s)].filter(e => e.getBoundingClientRect().height > 3).length; \
         p.textContent = [seen('section'), seen('svg.curve'), seen('.calls tbody tr') > 20, \
         document.documentElement.scrollWidth <= document.documentElement.clientWidth].join(' '); \
         document.querySelector('main').append(p);</script></main>";
     let measuring = dir.join("measuring.html");
-    fs::File::create(&measuring)
-        .unwrap()
-        .write_all(html.replace("</main>", measure).as_bytes())
-        .unwrap();
+    fs::write(&measuring, html.replace("</main>", measure)).unwrap();
     for width in [1200, 600] {
-        let dom = Command::new("timeout")
-            .args([
-                "-k",
-                "5",
-                "120",
-                "chromium",
-                "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-dev-shm-usage",
-            ])
-            .args([
-                "--disable-quic",
-                "--no-first-run",
-                "--disable-sync",
-                "--disable-background-networking",
-            ])
-            .arg(format!("--user-data-dir={}", dir.join("profile").display()))
-            .arg(format!("--window-size={width},2000"))
-            .arg("--dump-dom")
-            .arg(format!("file://{}", measuring.display()))
-            .output()
-            .unwrap();
-        assert_ne!(
-            dom.status.code(),
-            Some(127),
-            "chromium is not installed; `ci/install-packages` installs it"
-        );
-        let dom = text(&dom);
+        let dom = rendered(&measuring, &dir.join("profile"), width);
         assert!(
             dom.contains("<pre id=\"measured\">4 2 true true</pre>"),
             "at {width} pixels:\n{dom}"

@@ -10,6 +10,7 @@
 #![deny(unsafe_code)]
 
 pub mod backend;
+pub mod browser;
 pub mod compare;
 pub mod guest;
 pub mod run;

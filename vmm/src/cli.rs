@@ -287,7 +287,7 @@ pub struct FuzzFileArgs {
         long,
         value_name = "LIST",
         value_delimiter = ',',
-        default_value = "native,kvm,kvm-exit,ptrace"
+        default_value = crate::fuzz::Kind::LIST
     )]
     pub targets: Vec<crate::fuzz::Kind>,
 }
@@ -302,7 +302,7 @@ pub struct FuzzSuiteArgs {
         long,
         value_name = "LIST",
         value_delimiter = ',',
-        default_value = "native,kvm,kvm-exit,ptrace"
+        default_value = crate::fuzz::Kind::LIST
     )]
     pub targets: Vec<crate::fuzz::Kind>,
 }

@@ -121,7 +121,7 @@ pub fn command(args: &FuzzRunArgs) -> Result<u8, String> {
     };
     eprintln!(
         "seed {seed}, {} calls and variants, targets {}",
-        run.enabled(),
+        run.choices.count(),
         names(&args.targets)
     );
     let samples = run.all(args, seed)?;
@@ -145,9 +145,6 @@ fn names(kinds: &[Kind]) -> String {
 }
 
 impl Run<'_> {
-    fn enabled(&self) -> usize {
-        self.choices.count()
-    }
     /// Runs all jobs and the status line; one sample a second.
     fn all(&self, args: &FuzzRunArgs, seed: u64) -> Result<Vec<Sample>, String> {
         let earlier = lock(&self.corpus).earlier(self.descs);

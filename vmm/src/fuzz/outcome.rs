@@ -87,17 +87,14 @@ impl Outcome {
         let mut facts = BTreeMap::new();
         let mut names = Names::default();
         for (index, finished, value) in &raw.calls {
-            let call = usize::try_from(*index).ok().and_then(|i| program.calls.get(i));
-            let Some(call) = call else { continue };
+            let Some(call) = program.call(*index) else { continue };
             let text = match finished {
                 false => "unfinished".to_owned(),
                 true => names.result(*value, descs.get(call.desc).returns),
             };
-            if !needs::varies(descs.get(call.desc).call(), "return") || text.starts_with('E') {
-                facts.insert(Key::Return(*index), text);
-            } else {
-                facts.insert(Key::Return(*index), "something".to_owned());
-            }
+            let varies = needs::varies(descs.get(call.desc).call(), "return");
+            let said = varies && !text.starts_with('E');
+            facts.insert(Key::Return(*index), if said { "something".to_owned() } else { text });
         }
         let mut of_call: BTreeMap<u32, Vec<&Region>> = BTreeMap::new();
         for region in regions {
@@ -183,7 +180,7 @@ impl Outcome {
         for (key, value) in &self.facts {
             match key {
                 Key::Return(index) => {
-                    let call = usize::try_from(*index).ok().and_then(|i| program.calls.get(i));
+                    let call = program.call(*index);
                     let mut line = String::new();
                     if let Some(call) = call {
                         call.write(descs, &mut line);

@@ -103,6 +103,11 @@ impl Program {
         }
         out
     }
+    /// The call with this index, if there is one.
+    #[must_use]
+    pub fn call(&self, index: u32) -> Option<&Call> {
+        self.calls.get(usize::try_from(index).ok()?)
+    }
     /// One more than the highest number of its results.
     #[must_use]
     pub fn results(&self) -> u32 {

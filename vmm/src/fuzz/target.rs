@@ -40,6 +40,8 @@ pub enum Kind {
 impl Kind {
     /// All, the oracle first.
     pub const ALL: [Kind; 4] = [Kind::Native, Kind::Kvm, Kind::KvmExit, Kind::Ptrace];
+    /// Their names, as `--targets` takes them.
+    pub const LIST: &str = "native,kvm,kvm-exit,ptrace";
 
     /// As `--targets` has it.
     #[must_use]
@@ -297,6 +299,7 @@ mod tests {
         for kind in Kind::ALL {
             assert_eq!(kind.name().parse(), Ok(kind));
         }
+        assert_eq!(Kind::ALL.map(Kind::name).join(","), Kind::LIST);
         assert!("qemu".parse::<Kind>().unwrap_err().contains("native, kvm, kvm-exit, ptrace"));
     }
 }
